@@ -1,0 +1,172 @@
+/**
+ * The shape of `bulkhead.yaml`. Unknown keys are refused by name; every bound of the process has its name and default here.
+ * Units are in the key names. See docs/reference/configuration.md.
+ */
+import { z } from 'zod';
+
+const id = z.string().regex(/^[a-z0-9][a-z0-9._:/-]{0,127}$/i, 'must be 1 to 128 letters, digits or . _ : / -');
+const tenantSlug = z.string().regex(/^[a-z0-9][a-z0-9-]{1,62}$/, 'must match ^[a-z0-9][a-z0-9-]{1,62}$');
+const positiveInt = z.number().int().min(1);
+const httpUrl = z.url({ protocol: /^https?$/ });
+
+const limits = z.strictObject({
+  requestsPerMinute: positiveInt.optional(),
+  tokensPerMinute: positiveInt.optional(),
+  concurrency: positiveInt.optional(),
+});
+
+const budget = z.strictObject({
+  usd: z.number().positive(),
+  period: z.enum(['day', 'week', 'month']).default('month'),
+  onExhausted: z.enum(['refuse', 'warn']).default('refuse'),
+});
+
+const tier = z.strictObject({
+  weight: z.number().positive().max(1_000_000).default(1),
+  limits: limits.default({}),
+  budget: budget.optional(),
+  models: z.array(id).optional(),
+});
+
+const signatureAlgorithm = z.enum(['RS256', 'PS256', 'ES256', 'EdDSA']);
+
+const issuer = z
+  .strictObject({
+    issuer: z.string().min(1).max(512),
+    audience: z.string().min(1).max(512),
+    jwksUri: httpUrl.optional(),
+    publicKeyFile: z.string().min(1).optional(),
+    algorithms: z.array(signatureAlgorithm).min(1),
+    kind: z.literal('platform').optional(),
+    tenant: tenantSlug.optional(),
+    claims: z
+      .strictObject({ tenant: z.string().default('tenant_id'), tier: z.string().default('tier'), user: z.string().default('sub') })
+      .prefault({}),
+    tokenType: z.string().default('at+jwt'),
+    maxTokenAgeSeconds: positiveInt.default(3_600),
+  })
+  .superRefine((value, context) => {
+    if ((value.jwksUri === undefined) === (value.publicKeyFile === undefined)) {
+      context.addIssue({ code: 'custom', message: 'needs exactly one of jwksUri and publicKeyFile' });
+    }
+    if ((value.kind === 'platform') === (value.tenant !== undefined)) {
+      context.addIssue({ code: 'custom', message: 'needs exactly one of kind: platform and tenant' });
+    }
+  });
+
+const simulatedProvider = z.strictObject({
+  id,
+  kind: z.literal('simulated'),
+  seed: z.number().int().default(1),
+  concurrency: positiveInt.default(8),
+  timeToFirstTokenMs: z.number().min(0).default(200),
+  tokensPerSecond: z.number().positive().default(50),
+  requestsPerMinute: positiveInt.optional(),
+  tokensPerMinute: positiveInt.optional(),
+  rateLimitRate: z.number().min(0).max(1).default(0),
+  errorRate: z.number().min(0).max(1).default(0),
+  stallRate: z.number().min(0).max(1).default(0),
+});
+
+const openaiCompatibleProvider = z.strictObject({
+  id,
+  kind: z.literal('openai-compatible'),
+  baseUrl: httpUrl,
+  apiKey: z.string().min(1).optional(),
+  headersTimeoutMs: positiveInt.default(60_000),
+  idleTimeoutMs: positiveInt.default(60_000),
+  connectionsMax: positiveInt.default(512),
+});
+
+const deployment = z.strictObject({
+  provider: id,
+  model: z.string().min(1).max(256),
+  limits: limits.default({}),
+});
+
+const model = z.strictObject({
+  id,
+  kind: z.enum(['chat', 'embedding']).default('chat'),
+  deployments: z.array(deployment).min(1),
+  /** Tokens of prompt and answer together; a longer prompt is refused before any upstream call. */
+  contextTokens: positiveInt.default(128_000),
+  /** Embedding models only. */
+  dimensions: positiveInt.max(3_072).optional(),
+  /** Prices of a model the price file does not know, USD per million tokens. */
+  price: z.strictObject({ inputUsdPerMillion: z.number().min(0), outputUsdPerMillion: z.number().min(0) }).optional(),
+});
+
+const bounds = z.strictObject({
+  bodyBytesMax: positiveInt.default(10 * 1_024 * 1_024),
+  uploadBytesMax: positiveInt.default(50 * 1_024 * 1_024),
+  headersTimeoutMs: positiveInt.default(10_000),
+  requestTimeoutMs: positiveInt.default(60_000),
+  streamDurationMaxMs: positiveInt.default(600_000),
+  /** A client that reads slower than the model writes is cut off when this much waits for it. */
+  streamBacklogBytesMax: positiveInt.default(1_048_576),
+  shutdownGraceMs: positiveInt.default(10_000),
+  queueRequestsPerTenantMax: positiveInt.default(100),
+  queueBytesMax: positiveInt.default(64 * 1_024 * 1_024),
+  queueWaitMaxMs: positiveInt.default(30_000),
+  reservationLeaseMs: positiveInt.default(30_000),
+  credentialCacheEntriesMax: positiveInt.default(10_000),
+  filesPerTenantMax: positiveInt.default(10_000),
+  fileBytesPerTenantMax: positiveInt.default(1_024 * 1_024 * 1_024),
+  vectorStoresPerTenantMax: positiveInt.default(100),
+  chunksPerFileMax: positiveInt.default(20_000),
+  parseTimeoutMs: positiveInt.default(20_000),
+  parseMemoryMb: positiveInt.default(256),
+  databaseQueryTimeoutMs: positiveInt.default(30_000),
+});
+
+export const configSchema = z.strictObject({
+  server: z
+    .strictObject({ host: z.string().min(1).default('127.0.0.1'), port: z.number().int().min(0).max(65_535).default(7070) })
+    .prefault({}),
+  dataDir: z.string().min(1).default('./.bulkhead'),
+  database: z
+    .strictObject({ url: z.string().optional(), ownerUrl: z.string().optional(), poolSize: positiveInt.max(100).default(10) })
+    .prefault({}),
+  valkey: z.strictObject({ url: z.string().optional() }).prefault({}),
+  auth: z
+    .strictObject({ adminToken: z.string().min(16, 'must be at least 16 characters').optional(), issuers: z.array(issuer).default([]) })
+    .prefault({}),
+  tiers: z.record(z.string().regex(/^[a-z][a-z0-9-]{0,31}$/), tier).prefault({
+    free: { weight: 1, limits: { requestsPerMinute: 60, tokensPerMinute: 40_000, concurrency: 4 } },
+    pro: { weight: 4, limits: { requestsPerMinute: 600, tokensPerMinute: 400_000, concurrency: 32 } },
+    enterprise: { weight: 8, limits: { requestsPerMinute: 6_000, tokensPerMinute: 4_000_000, concurrency: 128 } },
+  }),
+  tenants: z
+    .array(
+      z.strictObject({
+        id: tenantSlug,
+        name: z.string().min(1).max(256).optional(),
+        tier: z.string(),
+        isolation: z.enum(['pooled', 'siloed']).default('pooled'),
+      }),
+    )
+    .default([]),
+  providers: z.array(z.discriminatedUnion('kind', [simulatedProvider, openaiCompatibleProvider])).default([]),
+  models: z.array(model).default([]),
+  /** The embedding model new vector stores use. */
+  embedding: z.strictObject({ model: id.default('local-hash-384') }).prefault({}),
+  /** Weights of the two arms of hybrid search; the hashed stand-in embedder is held at 0.3 or less. */
+  retrieval: z
+    .strictObject({
+      denseWeight: z.number().min(0).max(1).optional(),
+      lexicalWeight: z.number().min(0).max(1).default(1),
+      language: z.string().default('english'),
+    })
+    .prefault({}),
+  logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
+  bounds: bounds.prefault({}),
+});
+
+/** A validated configuration with every default filled in. */
+export type Config = z.output<typeof configSchema>;
+export type ProviderConfig = Config['providers'][number];
+export type SimulatedProviderConfig = z.output<typeof simulatedProvider>;
+export type OpenAiCompatibleProviderConfig = z.output<typeof openaiCompatibleProvider>;
+export type ModelConfig = z.output<typeof model>;
+export type IssuerConfig = z.output<typeof issuer>;
+export type BoundsConfig = z.output<typeof bounds>;

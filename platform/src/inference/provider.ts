@@ -1,0 +1,47 @@
+/**
+ * Port: a model provider, stateless. Bodies are OpenAI chat-completion and embedding objects; whatever we do not know passes
+ * through untouched. A provider never sees a tenant, only an opaque per-tenant cache salt.
+ */
+import type { TokenUsage } from '../primitives/token-usage.ts';
+
+export interface ProviderCall {
+  /** The provider's own name of the model. */
+  readonly upstreamModel: string;
+  /** Parsed request body; the provider replaces `model` and asks for usage, and changes nothing else. Never mutated. */
+  readonly body: Readonly<Record<string, unknown>>;
+  readonly requestId: string;
+}
+
+export interface Completion {
+  /** The upstream's JSON, byte for byte. */
+  readonly body: Buffer;
+  readonly parsed: Readonly<Record<string, unknown>>;
+  /** Absent when the upstream reported none; the caller counts then and marks the event estimated. */
+  readonly usage?: TokenUsage | undefined;
+}
+
+/** One `data:` event of a completion stream. */
+export interface CompletionEvent {
+  /** The event's JSON text, one line. */
+  readonly json: string;
+  readonly parsed: Readonly<Record<string, unknown>>;
+}
+
+export interface CompletionStream extends AsyncDisposable {
+  /**
+   * Events in order, in the batches they arrived in. Ends after the upstream's `[DONE]` or end of body. Throws a BulkheadError when the
+   * stream breaks or carries an error object. Breaking out of the loop aborts the upstream request.
+   */
+  readonly batches: AsyncIterable<readonly CompletionEvent[]>;
+}
+
+export interface Provider {
+  readonly id: string;
+  /** Throws `upstream_*` errors (never with the upstream's key or its raw text), or the signal's reason. Abort reaches the upstream within 1 s. */
+  complete(call: ProviderCall, signal: AbortSignal): Promise<Completion>;
+  /** Resolves when response headers are there. Usage is always requested upstream; the caller strips it if the client did not ask. */
+  stream(call: ProviderCall, signal: AbortSignal): Promise<CompletionStream>;
+  /** `body.input` etc. as OpenAI's embeddings endpoint takes them; always asks for floats or base64 as `body.encoding_format` says. */
+  embed(call: ProviderCall, signal: AbortSignal): Promise<Completion>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,59 @@
+/**
+ * Port: who goes next when a pool is saturated. Weighted fair over tenants, then over the users of a tenant; first come first
+ * served inside a user. Work-conserving: nobody waits while a permit is free.
+ * Algorithm: virtual counters charged a fraction theta of the predicted output at dispatch and the rest as it streams
+ * (VTC, Sheng et al., OSDI'24, arXiv 2401.00588; SFQ(D), Jin et al., SIGMETRICS'04).
+ */
+import type { TenantId } from '../primitives/ids.ts';
+
+export interface Ticket {
+  /** Deployments that can serve the same request share a pool. */
+  readonly poolId: string;
+  readonly tenantId: TenantId;
+  /** Second level: user or key inside the tenant. */
+  readonly user: string;
+  readonly weight: number;
+  readonly inputTokens: number;
+  readonly predictedOutputTokens: number;
+  /** Size of the waiting body, for the global bound. */
+  readonly bytes: number;
+}
+
+/** A slot of the pool. Exactly one of `finish` and `cancel` ends it; a second call does nothing. */
+export interface Permit {
+  /** Time spent waiting. */
+  readonly queueMs: number;
+  /** Charges output as it is delivered: tokens since the last call. */
+  reportOutput(tokens: number): void;
+  /** Returns the slot and replaces the prediction by what was really used. */
+  finish(actual: { readonly inputTokens: number; readonly outputTokens: number }): void;
+  /** Returns the slot and undoes the dispatch charge: nothing was delivered. */
+  cancel(): void;
+}
+
+export interface FairQueue {
+  /**
+   * Waits for a slot. Rejects with `queue_full`, `queue_timeout` (each with `retryAfterMs`), `shutting_down`, or the
+   * signal's reason; then nothing is held and nothing is charged.
+   */
+  acquire(ticket: Ticket, signal: AbortSignal): Promise<Permit>;
+  /** Sets how many permits a pool has; lowering it takes effect as permits return. */
+  setCapacity(poolId: string, permits: number): void;
+  snapshot(): readonly PoolSnapshot[];
+  /** Rejects everything that waits, with `shutting_down`. */
+  close(): void;
+}
+
+export interface PoolSnapshot {
+  readonly poolId: string;
+  readonly capacity: number;
+  readonly inFlight: number;
+  readonly queued: number;
+  readonly tenants: readonly {
+    readonly tenantId: TenantId;
+    readonly queued: number;
+    readonly inFlight: number;
+    readonly weight: number;
+    readonly virtualTime: number;
+  }[];
+}
