@@ -73,7 +73,10 @@ function isMissing(cause: unknown): boolean {
 
 function parseYaml(text: string, label: string): Record<string, unknown> {
   // `{ url: ${NAME} }` is what people write and is not YAML: braces end a plain scalar. So names travel as plain words.
-  const document = parseDocument(text.replaceAll(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, '__env_$1_env__'), { uniqueKeys: true, maxAliasCount: 100 } as Parameters<typeof parseDocument>[1]);
+  const document = parseDocument(text.replaceAll(/\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, '__env_$1_env__'), {
+    uniqueKeys: true,
+    maxAliasCount: 100,
+  } as Parameters<typeof parseDocument>[1]);
   if (document.errors.length > 0) {
     throw new ConfigError(
       label,
