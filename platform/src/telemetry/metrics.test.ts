@@ -1,0 +1,63 @@
+import { describe, expect, it } from 'vitest';
+import { createMetrics, type InferenceObservation } from './metrics.ts';
+
+function observation(tenantId: string): InferenceObservation {
+  return {
+    tenantId,
+    tier: 'pro',
+    model: 'sim-fast',
+    operation: 'chat.completions',
+    outcome: 'completed',
+    inputTokens: 10,
+    outputTokens: 5,
+    costNanoUsd: 30_000n,
+    queueMs: 1,
+    durationMs: 20,
+  };
+}
+
+describe('metrics', () => {
+  it('counts tokens and cost per tenant', async () => {
+    const metrics = createMetrics();
+    metrics.observeInference(observation('acme'));
+    metrics.observeInference(observation('acme'));
+    const text = await metrics.render();
+    expect(text).toContain('bulkhead_tenant_tokens_total{tenant="acme",type="input"} 20');
+    expect(text).toContain('bulkhead_tenant_cost_usd_total{tenant="acme"} 0.00006');
+  });
+
+  it('keeps the number of series bounded under any number of tenants', async () => {
+    const metrics = createMetrics(2);
+    for (let index = 0; index < 10_000; index++) metrics.observeInference(observation(`tenant-${index}`));
+    const text = await metrics.render();
+    const tenants = new Set([...text.matchAll(/tenant="([^"]+)"/g)].map((match) => match[1]));
+    expect(tenants).toEqual(new Set(['tenant-0', 'tenant-1', '__other__']));
+    expect(text).toContain('bulkhead_tenant_requests_total{tenant="__other__",outcome="completed"} 9998');
+    expect(text).toContain('bulkhead_metrics_tenants_folded_total 9998');
+  });
+
+  it('never puts a tenant on a histogram', async () => {
+    const metrics = createMetrics();
+    metrics.observeInference(observation('acme'));
+    const lines = (await metrics.render()).split('\n').filter((line) => line.includes('_bucket'));
+    expect(lines.length).toBeGreaterThan(0);
+    expect(lines.filter((line) => line.includes('tenant='))).toEqual([]);
+  });
+
+  it('flags a model without a price instead of adding 0', async () => {
+    const metrics = createMetrics();
+    metrics.observeInference({ ...observation('acme'), costNanoUsd: null, model: 'mystery' });
+    const text = await metrics.render();
+    expect(text).toContain('bulkhead_unpriced_requests_total{model="mystery"} 1');
+    expect(text).not.toContain('bulkhead_tenant_cost_usd_total{tenant="acme"}');
+  });
+
+  it('reads gauges when it is asked', async () => {
+    const metrics = createMetrics();
+    let queued = 3;
+    metrics.watch({ queued: () => queued, inFlight: () => 1, journalPending: () => 0 });
+    expect(await metrics.render()).toContain('bulkhead_queue_depth 3');
+    queued = 4;
+    expect(await metrics.render()).toContain('bulkhead_queue_depth 4');
+  });
+});

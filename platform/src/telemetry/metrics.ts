@@ -1,0 +1,147 @@
+/**
+ * Prometheus metrics with bounded cardinality: histograms by model, operation and tier only; per tenant only counters, for at most
+ * `tenantsMax` tenants, the rest summed under `__other__` (telemetry-and-billing.md 2.4). Names follow OpenTelemetry's GenAI
+ * conventions where there is one. Never a user, key or content as a label.
+ */
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+export interface InferenceObservation {
+  readonly tenantId: string;
+  readonly tier: string;
+  readonly model: string;
+  readonly operation: string;
+  readonly outcome: string;
+  readonly inputTokens: number;
+  readonly outputTokens: number;
+  /** Null when the model has no price. */
+  readonly costNanoUsd: bigint | null;
+  readonly queueMs: number;
+  readonly durationMs: number;
+}
+
+export interface Gauges {
+  readonly queued: () => number;
+  readonly inFlight: () => number;
+  readonly journalPending: () => number;
+}
+
+export interface Metrics {
+  observeInference(observation: InferenceObservation): void;
+  observeRefusal(tenantId: string, code: string): void;
+  observeHttp(route: string, method: string, status: number): void;
+  watch(gauges: Gauges): void;
+  /** Prometheus text format 0.0.4. */
+  render(): Promise<string>;
+}
+
+const otherTenant = '__other__';
+
+/** At most `tenantsMax` tenants get series of their own, first come, for the life of the process. */
+export function createMetrics(tenantsMax = 200): Metrics {
+  const registry = new Registry();
+  const instruments = instrumentsOf(registry);
+  const tenants = new Set<string>();
+  const tenantLabel = (tenantId: string): string => {
+    if (tenants.has(tenantId)) return tenantId;
+    if (tenants.size >= tenantsMax) {
+      instruments.tenantsFolded.inc();
+      return otherTenant;
+    }
+    tenants.add(tenantId);
+    return tenantId;
+  };
+  return {
+    observeInference: (observation) => observeInference(instruments, observation, tenantLabel(observation.tenantId)),
+    observeRefusal: (tenantId, code) => instruments.refusals.inc({ tenant: tenantLabel(tenantId), code }),
+    observeHttp: (route, method, status) => instruments.http.inc({ route, method, status }),
+    watch: (gauges) => watchGauges(registry, gauges),
+    render: () => registry.metrics(),
+  };
+}
+
+type Instruments = ReturnType<typeof instrumentsOf>;
+
+function instrumentsOf(registry: Registry) {
+  const registers = [registry];
+  const byModel = ['model', 'operation', 'tier'] as const;
+  return {
+    duration: new Histogram({
+      name: 'gen_ai_client_operation_duration_seconds',
+      help: 'Duration of a model operation, queue included',
+      labelNames: byModel,
+      buckets: [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92],
+      registers,
+    }),
+    queueWait: new Histogram({
+      name: 'bulkhead_queue_wait_seconds',
+      help: 'Wait in the fair queue',
+      labelNames: byModel,
+      buckets: [0.001, 0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30],
+      registers,
+    }),
+    requests: new Counter({
+      name: 'bulkhead_tenant_requests_total',
+      help: 'Served operations',
+      labelNames: ['tenant', 'outcome'] as const,
+      registers,
+    }),
+    tokens: new Counter({
+      name: 'bulkhead_tenant_tokens_total',
+      help: 'Billed tokens',
+      labelNames: ['tenant', 'type'] as const,
+      registers,
+    }),
+    cost: new Counter({
+      name: 'bulkhead_tenant_cost_usd_total',
+      help: 'Billed cost in US dollars',
+      labelNames: ['tenant'] as const,
+      registers,
+    }),
+    unpriced: new Counter({
+      name: 'bulkhead_unpriced_requests_total',
+      help: 'Operations of models without a price',
+      labelNames: ['model'] as const,
+      registers,
+    }),
+    refusals: new Counter({
+      name: 'bulkhead_tenant_refusals_total',
+      help: 'Requests refused, by error code',
+      labelNames: ['tenant', 'code'] as const,
+      registers,
+    }),
+    http: new Counter({
+      name: 'bulkhead_http_requests_total',
+      help: 'Answers by route and status',
+      labelNames: ['route', 'method', 'status'] as const,
+      registers,
+    }),
+    tenantsFolded: new Counter({ name: 'bulkhead_metrics_tenants_folded_total', help: 'Observations counted under __other__', registers }),
+  };
+}
+
+function observeInference(instruments: Instruments, observation: InferenceObservation, tenant: string): void {
+  const { model, operation, tier, outcome } = observation;
+  instruments.duration.observe({ model, operation, tier }, observation.durationMs / 1_000);
+  instruments.queueWait.observe({ model, operation, tier }, observation.queueMs / 1_000);
+  instruments.requests.inc({ tenant, outcome });
+  instruments.tokens.inc({ tenant, type: 'input' }, observation.inputTokens);
+  instruments.tokens.inc({ tenant, type: 'output' }, observation.outputTokens);
+  if (observation.costNanoUsd === null) instruments.unpriced.inc({ model });
+  else instruments.cost.inc({ tenant }, Number(observation.costNanoUsd) / 1e9);
+}
+
+function watchGauges(registry: Registry, gauges: Gauges): void {
+  const gauge = (name: string, help: string, read: () => number) =>
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(read());
+      },
+    });
+  gauge('bulkhead_queue_depth', 'Requests waiting in the fair queue', gauges.queued);
+  gauge('bulkhead_in_flight', 'Requests holding a permit', gauges.inFlight);
+  gauge('bulkhead_journal_pending_events', 'Usage events not yet in the ledger', gauges.journalPending);
+  gauge('process_resident_memory_bytes', 'Resident memory', () => process.memoryUsage.rss());
+}
