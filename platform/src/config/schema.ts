@@ -129,7 +129,12 @@ export const configSchema = z.strictObject({
     .prefault({}),
   valkey: z.strictObject({ url: z.string().optional() }).prefault({}),
   auth: z
-    .strictObject({ adminToken: z.string().min(16, 'must be at least 16 characters').optional(), issuers: z.array(issuer).default([]) })
+    .strictObject({
+      adminToken: z.string().min(16, 'must be at least 16 characters').optional(),
+      /** Root of everything that is signed or digested; the replicas of one database share it. */
+      secret: z.string().min(32, 'must be at least 32 characters').optional(),
+      issuers: z.array(issuer).default([]),
+    })
     .prefault({}),
   tiers: z.record(z.string().regex(/^[a-z][a-z0-9-]{0,31}$/), tier).prefault({
     free: { weight: 1, limits: { requestsPerMinute: 60, tokensPerMinute: 40_000, concurrency: 4 } },
