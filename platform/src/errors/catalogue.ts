@@ -93,6 +93,7 @@ export const errorCatalogue = {
   document_limit: invalid(400),
   embedding_failed: { status: 502, type: 'upstream_error' },
   // Ours
+  metering_unavailable: { status: 503, type: 'server_error', shouldRetry: true },
   database_unavailable: { status: 503, type: 'server_error', shouldRetry: true },
   client_closed_request: { status: 499, type: 'invalid_request_error', shouldRetry: false },
   internal_error: { status: 500, type: 'server_error' },

@@ -5,7 +5,10 @@ import type { UsageEvent } from './usage-event.ts';
  * not synced). Events reach the ledger in batches, exactly once by id.
  */
 export interface UsageJournal extends AsyncDisposable {
+  /** Throws `metering_unavailable` when the backlog is full or the disk refuses; nothing was appended then. */
   append(event: UsageEvent): void;
+  /** Throws `metering_unavailable` shortly before `append` would, so that requests are refused while those in flight can still be billed. */
+  assertRoom(): void;
   /** Hands everything not yet in the ledger over, oldest first, and forgets it once the ledger has it. */
   flush(): Promise<void>;
   /** Events appended and not yet in the ledger. */
