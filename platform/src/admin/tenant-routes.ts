@@ -1,0 +1,213 @@
+/** `/admin/v1/tenants`: who the tenants are and which keys they hold. */
+import { z } from 'zod';
+import { BulkheadError, quoteInput } from '../errors/bulkhead-error.ts';
+import type { Exchange, JsonAnswer } from '../gateway/exchange.ts';
+import type { OperatorRoute } from '../gateway/route.ts';
+import { validateBody } from '../gateway/validate.ts';
+import { parseTenantId, type TenantId } from '../primitives/ids.ts';
+import type { OperatorScope } from '../tenancy/operator-scope.ts';
+import type { Tenant } from '../tenancy/tenant.ts';
+import type { ApiKeyRecord, TenantRegistry } from '../tenancy/tenant-directory.ts';
+import { apiKeyShape, tenantShape } from './shapes.ts';
+
+/** Port: makes a key's text and the record that may be kept of it. `auth/` implements it. */
+export interface ApiKeyIssuer {
+  issue(key: {
+    readonly tenantId: TenantId;
+    readonly name: string;
+    readonly environment: 'live' | 'test';
+    readonly limits: ApiKeyRecord['limits'];
+    readonly expiresAtMs: number | undefined;
+  }): { readonly key: string; readonly record: Omit<ApiKeyRecord, 'createdAtMs' | 'revokedAtMs'> };
+}
+
+export interface TenantRouteParts {
+  readonly operator: OperatorScope;
+  readonly registry: TenantRegistry;
+  readonly keys: ApiKeyIssuer;
+  readonly tierNames: ReadonlySet<string>;
+  readonly nowMs: () => number;
+}
+
+const positiveInt = z.number().int().min(1).max(1_000_000_000);
+const limitsSchema = z.strictObject({
+  requests_per_minute: positiveInt.nullish(),
+  tokens_per_minute: positiveInt.nullish(),
+  concurrency: positiveInt.nullish(),
+});
+const overridesSchema = {
+  weight: z.number().positive().max(1_000_000).nullish(),
+  limits: limitsSchema.nullish(),
+  models: z.array(z.string().min(1).max(128)).max(1_000).nullish(),
+};
+const newTenantSchema = z.strictObject({
+  id: z.string(),
+  name: z.string().min(1).max(256).optional(),
+  tier: z.string().max(32).optional(),
+  isolation: z.enum(['pooled']).optional(),
+  ...overridesSchema,
+});
+const tenantChangesSchema = z.strictObject({
+  name: z.string().min(1).max(256).optional(),
+  tier: z.string().max(32).optional(),
+  ...overridesSchema,
+});
+const newKeySchema = z.strictObject({
+  name: z.string().min(1).max(256),
+  environment: z.enum(['live', 'test']).optional(),
+  limits: limitsSchema.nullish(),
+  expires_in_seconds: z.number().int().min(1).max(315_360_000).optional(),
+});
+const revocationSchema = z.strictObject({ subject: z.string().min(1).max(256).optional() });
+
+const base = '/admin/v1/tenants';
+
+/** The routes, bound to what they need. */
+export function tenantRoutes(parts: TenantRouteParts): readonly OperatorRoute[] {
+  const route = (
+    method: OperatorRoute['method'],
+    path: string,
+    body: OperatorRoute['body'],
+    handle: OperatorRoute['handle'],
+  ): OperatorRoute => ({
+    auth: 'operator',
+    spends: false,
+    method,
+    path: base + path,
+    body,
+    handle,
+  });
+  return [
+    route('POST', '', 'json', (exchange) => createTenant(parts, exchange)),
+    route('GET', '', 'none', (exchange) => listTenants(parts, exchange)),
+    route('GET', '/:tenantId', 'none', async (exchange) => ok(tenantShape(await requireTenant(parts, exchange)))),
+    route('POST', '/:tenantId', 'json', (exchange) => updateTenant(parts, exchange)),
+    route('POST', '/:tenantId/suspend', 'optional-json', (exchange) => changeState(parts, exchange, 'suspended')),
+    route('POST', '/:tenantId/resume', 'optional-json', (exchange) => changeState(parts, exchange, 'active')),
+    route('POST', '/:tenantId/keys', 'json', (exchange) => createKey(parts, exchange)),
+    route('GET', '/:tenantId/keys', 'none', (exchange) => listKeys(parts, exchange)),
+    route('DELETE', '/:tenantId/keys/:keyId', 'none', (exchange) => revokeKey(parts, exchange)),
+    route('POST', '/:tenantId/revocations', 'optional-json', (exchange) => revokeTokens(parts, exchange)),
+  ];
+}
+
+async function createTenant(parts: TenantRouteParts, exchange: Exchange): Promise<JsonAnswer> {
+  const body = validateBody(newTenantSchema, exchange.body);
+  const id = parseTenantId(body.id);
+  if (id === undefined) throw new BulkheadError('invalid_value', 'must match ^[a-z0-9][a-z0-9-]{1,62}$', { param: 'id' });
+  const tenant = await parts.registry.create(parts.operator, {
+    id,
+    name: body.name ?? id,
+    tier: requireTier(parts, body.tier ?? 'free'),
+    isolation: body.isolation ?? 'pooled',
+    overrides: overridesOf(body),
+  });
+  return { kind: 'json', status: 201, body: tenantShape(tenant) };
+}
+
+async function listTenants(parts: TenantRouteParts, exchange: Exchange): Promise<JsonAnswer> {
+  const limit = Math.min(Math.max(Number(exchange.query.get('limit') ?? 100) || 100, 1), 1_000);
+  const page = await parts.registry.list(parts.operator, { limit, after: exchange.query.get('after') ?? undefined });
+  return ok({ object: 'list', data: page.items.map(tenantShape), ...edges(page.items), has_more: page.hasMore });
+}
+
+async function updateTenant(parts: TenantRouteParts, exchange: Exchange): Promise<JsonAnswer> {
+  const body = validateBody(tenantChangesSchema, exchange.body);
+  const before = await requireTenant(parts, exchange);
+  const after = await parts.registry.update(parts.operator, before.id, {
+    name: body.name,
+    tier: body.tier === undefined ? undefined : requireTier(parts, body.tier),
+    overrides: { ...before.overrides, ...overridesOf(body) },
+  });
+  return ok(tenantShape(after ?? before));
+}
+
+async function changeState(parts: TenantRouteParts, exchange: Exchange, state: 'active' | 'suspended'): Promise<JsonAnswer> {
+  const tenant = await requireTenant(parts, exchange);
+  const changed = await parts.registry.update(parts.operator, tenant.id, { state });
+  return ok(tenantShape(changed ?? tenant));
+}
+
+async function createKey(parts: TenantRouteParts, exchange: Exchange): Promise<JsonAnswer> {
+  const body = validateBody(newKeySchema, exchange.body);
+  const tenant = await requireTenant(parts, exchange);
+  const expiresAtMs = body.expires_in_seconds === undefined ? undefined : parts.nowMs() + body.expires_in_seconds * 1_000;
+  const issued = parts.keys.issue({
+    tenantId: tenant.id,
+    name: body.name,
+    environment: body.environment ?? 'live',
+    limits: limitsOf(body.limits),
+    expiresAtMs,
+  });
+  const record = await parts.registry.createApiKey(parts.operator, issued.record);
+  return { kind: 'json', status: 201, body: { ...apiKeyShape(record), key: issued.key } };
+}
+
+async function listKeys(parts: TenantRouteParts, exchange: Exchange): Promise<JsonAnswer> {
+  const tenant = await requireTenant(parts, exchange);
+  const keys = await parts.registry.listApiKeys(parts.operator, tenant.id);
+  return ok({ object: 'list', data: keys.map(apiKeyShape), ...edges(keys), has_more: false });
+}
+
+async function revokeKey(parts: TenantRouteParts, exchange: Exchange): Promise<JsonAnswer> {
+  const tenant = await requireTenant(parts, exchange);
+  const keyId = exchange.params['keyId'] ?? '';
+  const revoked = await parts.registry.revokeApiKey(parts.operator, tenant.id, keyId);
+  if (!revoked) throw new BulkheadError('not_found', `there is no live key ${quoteInput(keyId)}`);
+  return ok({ id: keyId, object: 'api_key', revoked: true });
+}
+
+async function revokeTokens(parts: TenantRouteParts, exchange: Exchange): Promise<JsonAnswer> {
+  const body = validateBody(revocationSchema, exchange.body);
+  const tenant = await requireTenant(parts, exchange);
+  await parts.registry.revokeSubject(parts.operator, tenant.id, body.subject);
+  return ok({ object: 'revocation', tenant: tenant.id, subject: body.subject ?? null });
+}
+
+async function requireTenant(parts: TenantRouteParts, exchange: Exchange): Promise<Tenant> {
+  const text = exchange.params['tenantId'] ?? '';
+  const id = parseTenantId(text);
+  const tenant = id === undefined ? undefined : await parts.registry.find(id);
+  if (tenant === undefined) throw new BulkheadError('not_found', `there is no tenant ${quoteInput(text)}`);
+  return tenant;
+}
+
+function requireTier(parts: TenantRouteParts, tier: string): string {
+  if (!parts.tierNames.has(tier)) {
+    throw new BulkheadError('invalid_value', `there is no tier ${quoteInput(tier)}; tiers are ${[...parts.tierNames].join(', ')}`, {
+      param: 'tier',
+    });
+  }
+  return tier;
+}
+
+interface OverrideFields {
+  readonly weight?: number | null | undefined;
+  readonly limits?: z.output<typeof limitsSchema> | null | undefined;
+  readonly models?: readonly string[] | null | undefined;
+}
+
+/** `null` clears an override, an absent field leaves it as it was. */
+function overridesOf(body: OverrideFields): Tenant['overrides'] {
+  return {
+    ...(body.weight !== undefined && { weight: body.weight ?? undefined }),
+    ...(body.limits !== undefined && { limits: body.limits === null ? undefined : limitsOf(body.limits) }),
+    ...(body.models !== undefined && { models: body.models ?? undefined }),
+  };
+}
+
+function limitsOf(limits: z.output<typeof limitsSchema> | null | undefined): ApiKeyRecord['limits'] {
+  return {
+    ...(limits?.requests_per_minute && { requestsPerMinute: limits.requests_per_minute }),
+    ...(limits?.tokens_per_minute && { tokensPerMinute: limits.tokens_per_minute }),
+    ...(limits?.concurrency && { concurrency: limits.concurrency }),
+  };
+}
+
+function edges(items: readonly { readonly id: string }[]) {
+  return { first_id: items[0]?.id ?? null, last_id: items.at(-1)?.id ?? null };
+}
+
+function ok(body: unknown): JsonAnswer {
+  return { kind: 'json', status: 200, body };
+}
