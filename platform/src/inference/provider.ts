@@ -10,6 +10,8 @@ export interface ProviderCall {
   /** Parsed request body; the provider replaces `model` and asks for usage, and changes nothing else. Never mutated. */
   readonly body: Readonly<Record<string, unknown>>;
   readonly requestId: string;
+  /** Opaque per tenant: an upstream cache that is keyed by it can tell no tenant about another. Absent means: use no cache. */
+  readonly cacheSalt?: string | undefined;
 }
 
 export interface Completion {

@@ -1,0 +1,85 @@
+import { BulkheadError } from '../errors/bulkhead-error.ts';
+import { assert } from '../primitives/assert.ts';
+import type { DeploymentSlot } from './deployment.ts';
+import type { CompletionEvent, CompletionStream } from './provider.ts';
+
+type Batch = readonly CompletionEvent[];
+
+/**
+ * A provider's stream that has shown its first events and holds its deployment's slot until it ends, however it ends.
+ * Providers report overload as the first event as often as by status, so looking at it is what makes failover work.
+ */
+export class LeasedStream implements CompletionStream {
+  readonly batches: AsyncIterable<Batch>;
+  readonly #stream: CompletionStream;
+  readonly #iterator: AsyncIterator<Batch>;
+  readonly #slot: DeploymentSlot;
+  #first: Batch | undefined;
+  #mode: 'unread' | 'reading' | 'ended' = 'unread';
+
+  private constructor(stream: CompletionStream, iterator: AsyncIterator<Batch>, first: Batch, slot: DeploymentSlot) {
+    this.#stream = stream;
+    this.#iterator = iterator;
+    this.#first = first;
+    this.#slot = slot;
+    this.batches = { [Symbol.asyncIterator]: () => this.#begin() };
+  }
+
+  /** Waits for the first events. On failure nothing is held but the slot, which stays the caller's. */
+  static async open(stream: CompletionStream, slot: DeploymentSlot): Promise<LeasedStream> {
+    const iterator = stream.batches[Symbol.asyncIterator]();
+    try {
+      const first = await iterator.next();
+      if (first.done === true) throw new BulkheadError('upstream_error', 'The model provider ended the stream before it began.');
+      return new LeasedStream(stream, iterator, first.value, slot);
+    } catch (error) {
+      await stream[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#end();
+  }
+
+  #begin(): AsyncIterator<Batch> {
+    assert(this.#mode !== 'reading', 'a stream is read once');
+    if (this.#mode === 'unread') this.#mode = 'reading';
+    return {
+      next: () => this.#next(),
+      return: async () => {
+        await this.#end();
+        return { done: true, value: undefined };
+      },
+    };
+  }
+
+  async #next(): Promise<IteratorResult<Batch, undefined>> {
+    if (this.#mode === 'ended') return { done: true, value: undefined };
+    const first = this.#first;
+    if (first !== undefined) {
+      this.#first = undefined;
+      return { done: false, value: first };
+    }
+    try {
+      const next = await this.#iterator.next();
+      if (next.done !== true) return { done: false, value: next.value };
+    } catch (error) {
+      await this.#end();
+      throw error;
+    }
+    await this.#end();
+    return { done: true, value: undefined };
+  }
+
+  async #end(): Promise<void> {
+    if (this.#mode === 'ended') return;
+    this.#mode = 'ended';
+    try {
+      // Not `iterator.return()`: that would wait behind a pending `next()`, and disposing is what ends it.
+      await this.#stream[Symbol.asyncDispose]();
+    } finally {
+      this.#slot.release();
+    }
+  }
+}
