@@ -76,6 +76,8 @@ const openaiCompatibleProvider = z.strictObject({
   headersTimeoutMs: positiveInt.default(60_000),
   idleTimeoutMs: positiveInt.default(60_000),
   connectionsMax: positiveInt.default(512),
+  /** Send a per-tenant salt as `prompt_cache_key`, so that the provider's prompt cache tells no tenant about another. */
+  promptCacheSalt: z.boolean().default(false),
 });
 
 const deployment = z.strictObject({
