@@ -15,7 +15,10 @@ export interface UsageJournal extends AsyncDisposable {
   readonly pendingCount: number;
 }
 
-/** Port: the append-only ledger table. An id already there is skipped. */
+/**
+ * Port: the append-only ledger table. An id already there is skipped, and so are repeats within a batch. It takes every event, also
+ * of a tenant that is gone: an event it refused for good would hold up all tenants' events behind it.
+ */
 export interface UsageLedger {
   append(events: readonly UsageEvent[]): Promise<void>;
 }

@@ -48,6 +48,13 @@ export function usageLedgerContract(name: string, open: () => Promise<LedgerUnde
       expect(await subject.stored()).toEqual([usageEvent(1, changes)]);
     });
 
+    test('takes events of a tenant that is gone, because an event refused for good would hold up everybody', async () => {
+      const gone = parseTenantId('tenant-that-is-gone');
+      if (!gone) throw new Error('it is a tenant id');
+      await subject.ledger.append([usageEvent(1, { tenantId: gone }), usageEvent(2)]);
+      expect(await idsIn(subject)).toEqual([usageEvent(1).id, usageEvent(2).id]);
+    });
+
     test('takes an empty batch', async () => {
       await subject.ledger.append([]);
       expect(await subject.stored()).toEqual([]);
