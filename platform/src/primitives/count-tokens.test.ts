@@ -69,7 +69,7 @@ describe('the cost of counting stays linear', () => {
     ['one letter', 'a'.repeat(200_000)],
     ['Chinese without a break', '汉字测试文本没有空格'.repeat(6_666)],
     ['line breaks and slashes', '/\n'.repeat(100_000)],
-    ['emoji with variation selectors', '❤️'.repeat(30_000)],
+    ['punctuation', '=-'.repeat(100_000)],
     ['combining marks', 'e\u0301'.repeat(66_000)],
     ['spaces', ' '.repeat(200_000)],
   ];
