@@ -1,0 +1,139 @@
+/**
+ * Door of retrieval-augmented generation: ingest -> parse -> chunk -> embed -> index -> retrieve -> assemble.
+ *
+ * Before: a file was attached to a vector store and a job was enqueued with it. After: its chunks can be found.
+ * Invariants: all chunks of a file become visible in one transaction or none ever does; a file that was deleted or whose batch was
+ * cancelled meanwhile leaves nothing behind; bytes of a tenant meet only parsers and the embedder, never another tenant's transaction.
+ *
+ * Chunks are written in short transactions while they are hidden, and one more makes them visible. A single long transaction would
+ * be simpler, but the embedded database runs one transaction at a time and every tenant would wait for it.
+ */
+import { BulkheadError } from '../errors/bulkhead-error.ts';
+import type { ChunkingStrategy } from '../tenancy/capabilities.ts';
+import type { Principal } from '../tenancy/principal.ts';
+import type { FileReference } from './job-queue.ts';
+import type { DocumentReader } from './parse/document-reader.ts';
+import type { ReadChunk } from './parse/reading.ts';
+
+/** Port: texts to vectors, `[texts.length][dimension]`, in order. Composition binds it to a model and to the tenant that pays. */
+export interface Embedder {
+  embed(texts: readonly string[], signal: AbortSignal): Promise<readonly Float32Array[]>;
+}
+
+/** Port: the part of a tenant's stores that ingestion works on. */
+export interface IngestionShelf {
+  /**
+   * Takes a file over for one attempt and drops what an earlier attempt left. Undefined when there is nothing to do: the file is gone,
+   * cancelled, or already indexed. An attempt begun later wins over this one.
+   */
+  begin(reference: FileReference): Promise<IngestionDraft | undefined>;
+  /** Marks a file failed and says why, unless it is gone or finished. Leaves none of its chunks. */
+  fail(reference: FileReference, error: IngestionFailure): Promise<void>;
+}
+
+export interface IngestionDraft {
+  readonly filename: string;
+  readonly chunking: ChunkingStrategy;
+  readonly embeddingModel: string;
+  readonly embeddingDimensions: number;
+  readBody(): Promise<Uint8Array>;
+  /** Writes hidden chunks, at most `appendChunksMax`. False when this attempt no longer holds the file; nothing was written then. */
+  append(chunks: readonly EmbeddedChunk[]): Promise<boolean>;
+  /** Makes every appended chunk visible. False when this attempt no longer holds the file. */
+  publish(): Promise<boolean>;
+}
+
+export interface EmbeddedChunk {
+  /** Position in the file, from 0. */
+  readonly ordinal: number;
+  readonly text: string;
+  readonly embedding: Float32Array;
+}
+
+export interface IngestionFailure {
+  readonly code: 'server_error' | 'unsupported_file' | 'invalid_file';
+  readonly message: string;
+}
+
+export interface IngestionParts {
+  readonly reader: DocumentReader;
+  readonly embedderFor: (embeddingModel: string, principal: Principal) => Embedder;
+  readonly chunksPerFileMax: number;
+}
+
+export type IngestionOutcome = 'indexed' | 'superseded';
+
+/** Chunks of one embedding call and of one transaction; 100 rows keep the others' wait in the embedded database near 4 ms. */
+export const appendChunksMax = 64;
+
+/**
+ * Indexes one file. `superseded`: it was deleted, cancelled or taken over meanwhile, and nothing of this attempt is left visible.
+ * Throws document errors, `embedding_failed`, what the embedder throws, or the signal's reason; `failureOf` says which are final.
+ */
+export async function ingestFile(
+  parts: IngestionParts,
+  principal: Principal,
+  work: { readonly draft: IngestionDraft; readonly signal: AbortSignal },
+): Promise<IngestionOutcome> {
+  const { draft, signal } = work;
+  const { filename, chunking } = draft;
+  const bytes = await draft.readBody();
+  const document = await parts.reader.read({ filename, bytes, chunking, chunksMax: parts.chunksPerFileMax }, signal);
+  const embedder = parts.embedderFor(draft.embeddingModel, principal);
+  for (let first = 0; first < document.chunks.length; first += appendChunksMax) {
+    signal.throwIfAborted();
+    const batch = document.chunks.slice(first, first + appendChunksMax);
+    const embeddings = await embedBatch(embedder, batch, { dimensions: draft.embeddingDimensions, signal });
+    const chunks = batch.map(({ text }, index) => ({ ordinal: first + index, text, embedding: embeddings[index] as Float32Array }));
+    if (!(await draft.append(chunks))) return 'superseded';
+  }
+  signal.throwIfAborted();
+  return (await draft.publish()) ? 'indexed' : 'superseded';
+}
+
+/** Why a file cannot be indexed, or undefined when the same file may succeed later. */
+export function failureOf(error: unknown): IngestionFailure | undefined {
+  if (!(error instanceof BulkheadError)) return undefined;
+  switch (error.code) {
+    case 'unsupported_file_type':
+    case 'file_type_mismatch':
+      return { code: 'unsupported_file', message: error.message };
+    case 'empty_file':
+    case 'parse_failed':
+    case 'archive_limit':
+    case 'encrypted_document':
+    case 'document_limit':
+      return { code: 'invalid_file', message: error.message };
+    case 'embedding_failed':
+    case 'upstream_rejected':
+    case 'budget_exceeded':
+    case 'model_not_found':
+      return { code: 'server_error', message: error.message };
+    default:
+      return undefined;
+  }
+}
+
+/** Throws `embedding_failed` unless there is one finite, non-zero vector of the right dimension for each text. */
+async function embedBatch(
+  embedder: Embedder,
+  batch: readonly ReadChunk[],
+  { dimensions, signal }: { readonly dimensions: number; readonly signal: AbortSignal },
+): Promise<readonly Float32Array[]> {
+  const texts = batch.map((chunk) => chunk.text);
+  const embeddings = await embedder.embed(texts, signal);
+  if (embeddings.length !== batch.length) {
+    throw new BulkheadError('embedding_failed', `the embedding model answered ${embeddings.length} vectors for ${batch.length} texts`);
+  }
+  for (const embedding of embeddings) assertUsable(embedding, dimensions);
+  return embeddings;
+}
+
+function assertUsable(embedding: Float32Array, dimensions: number): void {
+  if (embedding.length !== dimensions) {
+    throw new BulkheadError('embedding_failed', `the embedding model answered ${embedding.length} dimensions instead of ${dimensions}`);
+  }
+  if (!embedding.every(Number.isFinite))
+    throw new BulkheadError('embedding_failed', 'the embedding model answered a vector that is not finite');
+  if (!embedding.some((value) => value !== 0)) throw new BulkheadError('embedding_failed', 'the embedding model answered a zero vector');
+}

@@ -1,0 +1,45 @@
+/**
+ * Port: the durable queue of background work. A job holds references only, never content, and no authority: who it works for is
+ * proved by its signed envelope, which the queue carries and does not read.
+ */
+import type { Principal } from '../tenancy/principal.ts';
+
+export interface JobFacts {
+  readonly id: string;
+  readonly kind: 'ingest_file';
+  readonly payload: FileReference;
+}
+
+/** A file in a vector store. */
+export interface FileReference {
+  readonly storeId: string;
+  readonly fileId: string;
+}
+
+/** Seals a job for the tenant that enqueues it. Called inside the transaction that inserts the job. */
+export type SealJob = (principal: Principal, job: JobFacts) => string;
+
+export interface ClaimedJob extends JobFacts {
+  /** Whose turn it took; a label for fairness and logs, no authority. */
+  readonly tenantLabel: string;
+  readonly envelope: string;
+  /** 1 for the first attempt. */
+  readonly attempt: number;
+  /** Proves that this claim still holds the lease. */
+  readonly lease: string;
+}
+
+export interface JobQueue {
+  /**
+   * Takes the oldest ready job of the tenant that was served longest ago; undefined when none is ready. The lease lasts `leaseMs`; a job
+   * whose lease ran out is ready again.
+   */
+  claim(leaseMs: number): Promise<ClaimedJob | undefined>;
+  /** Renews the lease; false when it was lost. */
+  extend(job: ClaimedJob, leaseMs: number): Promise<boolean>;
+  complete(job: ClaimedJob): Promise<void>;
+  /** Ready again after `delayMs`. `countsAsAttempt: false` for work given back unharmed. */
+  release(job: ClaimedJob, retry: { readonly delayMs: number; readonly countsAsAttempt: boolean }): Promise<void>;
+  /** Sets the job aside for an operator; it is never claimed again. */
+  bury(job: ClaimedJob, reason: string): Promise<void>;
+}
