@@ -1,0 +1,33 @@
+// `npm run bench`: every benchmark in its quick form; `npm run bench -- gateway --full`: one of them with its own options.
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { projectRoot, runAttached, setUp, toolEnvironment } from './set-up.mjs';
+
+const benches = {
+  gateway: 'platform/bench/gateway/bench-gateway.ts',
+  scheduler: 'platform/bench/scheduler/bench-scheduler.ts',
+  retrieval: 'platform/bench/retrieval/quality.ts',
+};
+
+const [name, ...options] = process.argv.slice(2);
+const chosen = name === undefined ? Object.keys(benches) : [name];
+if (name !== undefined && benches[name] === undefined) {
+  process.stderr.write(`bulkhead: there is no benchmark ${name}. There are ${Object.keys(benches).join(', ')}.\n`);
+  process.exit(2);
+}
+
+const node = await setUp();
+let failed = 0;
+for (const bench of chosen) {
+  const script = join(projectRoot, benches[bench]);
+  if (!existsSync(script)) {
+    process.stdout.write(`\n${bench}: not in this checkout\n`);
+    // Asked for by name, an absent benchmark is a failure; among all of them it is only left out.
+    if (name !== undefined) failed++;
+    continue;
+  }
+  process.stdout.write(`\n== ${bench} ==\n`);
+  const code = await runAttached(node, [script, ...options], { env: toolEnvironment() });
+  if (code !== 0) failed++;
+}
+process.exitCode = failed === 0 ? 0 : 1;
