@@ -13,6 +13,9 @@ export interface MachineFacts {
   readonly pinning: string;
 }
 
+/** Linux: runs a command on the given processors (util-linux). */
+export const pinCommand = 'taskset';
+
 /** Where the parts may run, in `taskset` notation; undefined leaves a part to the system. */
 export interface Pinning {
   readonly gateway: string | undefined;
@@ -62,7 +65,7 @@ function linuxResidentKib(pid: number): number {
 }
 
 function hasTaskset(): boolean {
-  return spawnSync('taskset', ['--version']).status === 0;
+  return spawnSync(pinCommand, ['--version']).status === 0;
 }
 
 function commitId(): string {

@@ -5,6 +5,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { pinCommand } from './machine.ts';
 
 const readyWithinMs = 60_000;
 const stopWithinMs = 15_000;
@@ -77,7 +78,7 @@ export async function runPart<Result>(options: PartOptions & { readonly withinMs
 function launch(options: PartOptions): Child {
   const script = options.script.startsWith('/') ? options.script : fileURLToPath(new URL(options.script, import.meta.url));
   const node = [process.execPath, ...(options.nodeOptions ?? []), script, ...(options.args ?? [])];
-  const [command = '', ...args] = options.cpus === undefined ? node : ['taskset', '-c', options.cpus, ...node];
+  const [command = '', ...args] = options.cpus === undefined ? node : [pinCommand, '-c', options.cpus, ...node];
   // taskset replaces itself by the command, so the child's id is the part's own. An open standard input is the sign of life our own
   // parts watch: they end when this process is gone, however it went.
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], cwd: options.cwd, env: options.env });
