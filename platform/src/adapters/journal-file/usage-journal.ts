@@ -15,7 +15,7 @@ import type { UsageEvent } from '../../metering/usage-event.ts';
 import type { UsageJournal, UsageLedger } from '../../metering/usage-journal.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { Logger } from '../../telemetry/logger.ts';
-import { type Checkpoint, readCheckpoint, writeCheckpoint } from './checkpoint.ts';
+import { type Checkpoint, CheckpointFile } from './checkpoint.ts';
 import { decodeLine, encodeLine } from './line.ts';
 import {
   countLines,
@@ -70,6 +70,7 @@ export class FileUsageJournal implements UsageJournal {
   #sealed: readonly SealedSegment[];
   #active: SegmentWriter | undefined;
   #newestNumber: number;
+  readonly #checkpointFile: CheckpointFile;
   #checkpoint: Checkpoint;
   #pendingEvents: number;
   #backlogBytes: number;
@@ -86,6 +87,7 @@ export class FileUsageJournal implements UsageJournal {
     this.#write = options.write ?? writeToDisk;
     this.#sealed = backlog.sealed;
     this.#newestNumber = backlog.newestNumber;
+    this.#checkpointFile = new CheckpointFile(options.directory);
     this.#checkpoint = backlog.checkpoint;
     this.#pendingEvents = backlog.events;
     this.#backlogBytes = backlog.bytes;
@@ -140,6 +142,7 @@ export class FileUsageJournal implements UsageJournal {
     this.#mode = 'closed';
     await this.#lastFlush;
     this.#sealActive();
+    this.#checkpointFile.close();
   }
 
   #segmentFor(line: Buffer): SegmentWriter {
@@ -241,7 +244,7 @@ export class FileUsageJournal implements UsageJournal {
     this.#pendingEvents = Math.max(0, this.#pendingEvents - delivered.events);
     this.#backlogBytes -= delivered.bytes;
     // On a full disk delivery must go on, or the disk would never empty.
-    this.#tryOnDisk('write the checkpoint', () => writeCheckpoint(this.#directory, checkpoint));
+    this.#tryOnDisk('write the checkpoint', () => this.#checkpointFile.write(checkpoint));
   }
 
   #forget(segment: SealedSegment): void {
@@ -259,7 +262,7 @@ export class FileUsageJournal implements UsageJournal {
 }
 
 async function findBacklog(directory: string): Promise<Backlog> {
-  const checkpoint = readCheckpoint(directory);
+  const checkpoint = new CheckpointFile(directory).read();
   const sealed: SealedSegment[] = [];
   let events = 0;
   let bytes = 0;
