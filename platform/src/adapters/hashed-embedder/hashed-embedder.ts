@@ -4,8 +4,10 @@
  */
 import { setImmediate } from 'node:timers/promises';
 import { BulkheadError, quoteInput } from '../../errors/bulkhead-error.ts';
+import { embeddingInputs, isEmbeddingInput } from '../../inference/embedding-input.ts';
 import type { Completion, Provider, ProviderCall } from '../../inference/provider.ts';
 import { countTokens, decodeTokens } from '../../primitives/count-tokens.ts';
+import { encodeFloat32 } from '../../primitives/float32-base64.ts';
 import { embedText } from './embed-text.ts';
 
 const dimensionsMax = 3_072;
@@ -21,7 +23,7 @@ export class HashedEmbedder implements Provider {
 
   async embed({ body, upstreamModel }: ProviderCall, signal: AbortSignal): Promise<Completion> {
     const dimensions = dimensionsOf(upstreamModel, body['dimensions']);
-    const texts = textsOf(body['input']);
+    const texts = embeddingInputs(body['input']).map(textOf);
     const asBase64 = body['encoding_format'] === 'base64';
     const data: unknown[] = [];
     let tokens = 0;
@@ -29,7 +31,7 @@ export class HashedEmbedder implements Provider {
     for (const [index, text] of texts.entries()) {
       signal.throwIfAborted();
       const vector = embedText(text, dimensions);
-      data.push({ object: 'embedding', index, embedding: asBase64 ? base64Of(vector) : [...vector] });
+      data.push({ object: 'embedding', index, embedding: asBase64 ? encodeFloat32(vector) : [...vector] });
       tokens += countTokens(text);
       charactersInTurn += text.length;
       if (charactersInTurn < charactersPerTurn) continue;
@@ -65,29 +67,14 @@ function dimensionsOf(upstreamModel: string, asked: unknown): number {
   throw new BulkheadError('invalid_value', `dimensions must be a whole number from 1 to ${dimensionsMax}`, { param: 'dimensions' });
 }
 
-/** A string or one list of tokens is one input; a list of either is as many as it has. */
-function textsOf(input: unknown): readonly string[] {
-  if (!Array.isArray(input)) return [textOf(input)];
-  return input.length > 0 && input.every((entry) => typeof entry === 'number') ? [textOf(input)] : input.map(textOf);
-}
-
 function textOf(input: unknown): string {
-  if (typeof input === 'string') return input;
-  if (Array.isArray(input) && input.every((entry) => typeof entry === 'number')) return textOfTokens(input);
-  throw new BulkheadError('invalid_value', 'an input must be a string or a list of tokens', { param: 'input' });
+  if (!isEmbeddingInput(input))
+    throw new BulkheadError('invalid_value', 'an input must be a string or a list of tokens', { param: 'input' });
+  return typeof input === 'string' ? input : textOfTokens(input);
 }
 
 function textOfTokens(tokens: readonly number[]): string {
   const vocabularySize = 200_000;
-  if (tokens.every((token) => Number.isInteger(token) && token >= 0 && token < vocabularySize - 2)) return decodeTokens(tokens);
+  if (tokens.every((token) => token < vocabularySize - 2)) return decodeTokens(tokens);
   throw new BulkheadError('invalid_value', `a token must be a whole number below ${vocabularySize}`, { param: 'input' });
-}
-
-/** Little-endian float32, as OpenAI's endpoint answers. */
-function base64Of(vector: Float32Array): string {
-  const bytes = Buffer.alloc(vector.length * 4);
-  vector.forEach((value, index) => {
-    bytes.writeFloatLE(value, index * 4);
-  });
-  return bytes.toString('base64');
 }

@@ -1,5 +1,7 @@
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
+import { embeddingInputs } from '../../inference/embedding-input.ts';
 import type { Completion } from '../../inference/provider.ts';
+import { decodeFloat32, encodeFloat32 } from '../../primitives/float32-base64.ts';
 import { extractUsage } from '../../primitives/token-usage.ts';
 import { parseObject } from './completion-stream.ts';
 
@@ -14,7 +16,7 @@ export function readEmbeddings(bytes: Buffer, request: Body): Completion {
   const parsed = parseObject(bytes.toString('utf8'));
   const entries = parsed?.['data'];
   if (parsed === undefined || !Array.isArray(entries)) throw failed('no list of embeddings');
-  const expected = inputCount(request['input']);
+  const expected = embeddingInputs(request['input']).length;
   if (entries.length !== expected) throw failed(`${entries.length} embeddings for ${expected} inputs`);
   const vectors = entries.map(readEntry);
   checkVectors(vectors, request['dimensions']);
@@ -22,7 +24,10 @@ export function readEmbeddings(bytes: Buffer, request: Body): Completion {
   const wantsBase64 = request['encoding_format'] === 'base64';
   const isBase64 = (entry: Body) => typeof entry['embedding'] === 'string';
   if (entries.every((entry: Body) => isBase64(entry) === wantsBase64)) return { body: bytes, parsed, usage };
-  const data = entries.map((entry: Body, index) => ({ ...entry, embedding: encode(vectors[index] ?? [], wantsBase64) }));
+  const data = entries.map((entry: Body, index) => ({
+    ...entry,
+    embedding: wantsBase64 ? encodeFloat32(vectors[index] ?? []) : [...(vectors[index] ?? [])],
+  }));
   const converted = { ...parsed, data };
   return { body: Buffer.from(JSON.stringify(converted)), parsed: converted, usage };
 }
@@ -34,26 +39,9 @@ function readEntry(entry: unknown, index: number): Vector {
   if ('index' in entry && entry.index !== index) throw failed('embeddings out of order');
   const { embedding } = entry;
   if (Array.isArray(embedding)) return embedding;
-  if (typeof embedding === 'string') return decodeBase64(embedding);
-  throw failed('an embedding that is no list of numbers');
-}
-
-/** Little-endian float32, as OpenAI sends them. */
-function decodeBase64(text: string): Float32Array {
-  const bytes = Buffer.from(text, 'base64');
-  if (bytes.length === 0 || bytes.length % 4 !== 0) throw failed('an embedding that is no list of numbers');
-  const vector = new Float32Array(bytes.length / 4);
-  for (let index = 0; index < vector.length; index++) vector[index] = bytes.readFloatLE(index * 4);
-  return vector;
-}
-
-function encode(vector: Vector, asBase64: boolean): string | number[] {
-  if (!asBase64) return [...vector];
-  const bytes = Buffer.alloc(vector.length * 4);
-  vector.forEach((value, index) => {
-    bytes.writeFloatLE(value, index * 4);
-  });
-  return bytes.toString('base64');
+  const decoded = typeof embedding === 'string' ? decodeFloat32(embedding) : undefined;
+  if (decoded === undefined) throw failed('an embedding that is no list of numbers');
+  return decoded;
 }
 
 function checkVectors(vectors: readonly Vector[], dimensionsAsked: unknown): void {
@@ -67,11 +55,6 @@ function checkVectors(vectors: readonly Vector[], dimensionsAsked: unknown): voi
     }
     if (largest === 0) throw failed('a zero vector');
   }
-}
-
-/** A string or a list of tokens is one input; a list of either is as many as it has. */
-function inputCount(input: unknown): number {
-  return Array.isArray(input) && typeof input[0] !== 'number' ? input.length : 1;
 }
 
 function failed(what: string): BulkheadError {
