@@ -13,8 +13,8 @@ const recordBytes = 80;
 
 /**
  * Keeps the checkpoint in one file, as one self-checking record that is overwritten in place by one write: whole after `kill -9`, and
- * recognised when a power cut tore it. Replacing the file by renaming would do the same, but ext4 then writes the data out at once:
- * 0.15 ms on an idle disk and up to 100 times that on a busy one, where this takes 2 µs.
+ * recognised when a power cut tore it. Replacing the file by renaming it would do the same for 0.12 ms (p99 3.5 ms on a busy disk) of
+ * the event loop's time; this takes 5 µs (p99 45 µs).
  *
  * A checkpoint that is lost or too early is harmless, because the ledger skips what it has; so it is never synced.
  */
