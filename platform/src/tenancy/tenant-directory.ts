@@ -6,6 +6,10 @@ import type { LimitPolicy, Tenant, TenantIsolation, TenantOverrides, TenantState
 export interface TenantDirectory {
   find(tenantId: TenantId): Promise<Tenant | undefined>;
   findApiKey(keyId: string): Promise<ApiKeyRecord | undefined>;
+  /** Tokens of this subject issued before it are refused; undefined when nothing was revoked. */
+  subjectNotBeforeMs(tenantId: TenantId, subject: string): Promise<number | undefined>;
+  /** Newest sequence of the change feed, 0 when there is none. */
+  latestSequence(): Promise<number>;
   /** Credential and tenant changes after `sequence`, oldest first, at most 1,000. A replica polls it to see revocations. */
   changesSince(sequence: number): Promise<readonly DirectoryChange[]>;
 }

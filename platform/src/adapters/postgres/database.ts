@@ -1,0 +1,208 @@
+/**
+ * One pool of connections to PostgreSQL, embedded or a server, and the only three ways to use it:
+ *
+ *  - `TenantDatabase`: bound to one Principal; every transaction runs as `bulkhead_runtime` with the tenant set for that transaction alone;
+ *  - `OperatorDatabase`: role `bulkhead_control`, which reaches no tenant content;
+ *  - `LedgerDatabase`: role `bulkhead_ledger`, which can add to one tenant's ledger at a time and nothing else.
+ *
+ * Role and tenant are transaction-local (`set_config(..., true)`): the embedded engine runs all connections in one session, and a pooled
+ * connection outlives the request. A connection whose transaction did not end cleanly is destroyed, never handed on.
+ */
+import { Kysely, PostgresAdapter, PostgresIntrospector, PostgresQueryCompiler } from 'kysely';
+import pg from 'pg';
+import { assert } from '../../primitives/assert.ts';
+import type { TenantId } from '../../primitives/ids.ts';
+import type { OperatorScope } from '../../tenancy/operator-scope.ts';
+import { OperatorScope as OperatorScopeClass } from '../../tenancy/operator-scope.ts';
+import { Principal } from '../../tenancy/principal.ts';
+import { databaseError } from './database-error.ts';
+import { TransactionDriver } from './transaction-driver.ts';
+
+/** No generated schema types: statements are written as `sql` templates, whose parameters are always bound. */
+export type Sql = Kysely<Record<never, never>>;
+
+export interface DatabaseOptions {
+  /** Where the server is: a URL, or the embedded engine's socket directory. */
+  readonly connection: { readonly url: string } | { readonly socketDir: string };
+  readonly poolSize: number;
+  readonly queryTimeoutMs: number;
+  /** Awaited before a connection is taken, so that callers wait out a restart instead of failing. */
+  readonly whenOpen?: () => Promise<void>;
+}
+
+type Role = 'bulkhead_runtime' | 'bulkhead_control' | 'bulkhead_ledger';
+
+export class Database {
+  readonly #pool: pg.Pool;
+  readonly #whenOpen: () => Promise<void>;
+
+  constructor(options: DatabaseOptions) {
+    const { connection } = options;
+    const target =
+      'url' in connection ? { connectionString: connection.url } : { host: connection.socketDir, user: 'postgres', database: 'postgres' };
+    this.#pool = new pg.Pool({
+      ...target,
+      max: options.poolSize,
+      query_timeout: options.queryTimeoutMs + 2_000,
+      connectionTimeoutMillis: 10_000,
+      idleTimeoutMillis: 30_000,
+    });
+    // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
+    this.#pool.on('error', () => {});
+    this.#whenOpen = options.whenOpen ?? (async () => {});
+  }
+
+  forTenant(principal: Principal): TenantDatabase {
+    assert(Principal.is(principal), 'tenant data needs a minted principal');
+    return new TenantDatabase(this, principal);
+  }
+
+  forOperator(operator: OperatorScope): OperatorDatabase {
+    assert(OperatorScopeClass.is(operator), 'control data needs an operator');
+    return new OperatorDatabase(this);
+  }
+
+  /** For authentication and the ledger, which serve every tenant and have no scope yet. */
+  forDirectory(): OperatorDatabase {
+    return new OperatorDatabase(this);
+  }
+
+  forLedger(): LedgerDatabase {
+    return new LedgerDatabase(this);
+  }
+
+  /** `SELECT 42`, as the login itself. The embedded engine can fail with empty answers and no error. */
+  async probe(): Promise<boolean> {
+    const answer = await this.withClient(async (client) => client.query<{ readonly answer: number }>('SELECT 42 AS answer'));
+    return answer.rows[0]?.answer === 42;
+  }
+
+  async close(): Promise<void> {
+    await this.#pool.end();
+  }
+
+  /** Runs `work` in one transaction under `role`. One round trip opens it, one ends it. */
+  async transaction<T>(start: TransactionStart, work: (sql: Sql) => Promise<T>): Promise<T> {
+    return this.withClient(async (client) => {
+      await client.query({ text: startText(start), values: [] });
+      const sql = sqlOver(client);
+      try {
+        // Never a named statement: the embedded engine's connections share one session, and so one namespace of names.
+        if (start.tenantId !== undefined)
+          await client.query({ text: "SELECT set_config('app.tenant_id', $1, true)", values: [start.tenantId] });
+        const result = await work(sql);
+        await client.query('COMMIT');
+        return result;
+      } catch (error) {
+        await client.query('ROLLBACK');
+        throw error;
+      }
+    });
+  }
+
+  /** A connection as the login itself: migrations, the catalogue lint, probes. Never for a request. */
+  async withClient<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    await this.#whenOpen();
+    let client: pg.PoolClient;
+    try {
+      client = await this.#pool.connect();
+    } catch (error) {
+      throw databaseError(error);
+    }
+    let isClean = false;
+    try {
+      const result = await work(client);
+      isClean = true;
+      return result;
+    } catch (error) {
+      isClean = isStatementError(error);
+      throw databaseError(error);
+    } finally {
+      client.release(!isClean);
+    }
+  }
+}
+
+export interface TransactionStart {
+  readonly role: Role;
+  readonly readOnly: boolean;
+  readonly tenantId?: TenantId;
+}
+
+export class TenantDatabase {
+  readonly #database: Database;
+  readonly #tenantId: TenantId;
+
+  constructor(database: Database, principal: Principal) {
+    this.#database = database;
+    this.#tenantId = principal.tenantId;
+  }
+
+  /** One snapshot, read-only. */
+  read<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    return this.#database.transaction({ role: 'bulkhead_runtime', readOnly: true, tenantId: this.#tenantId }, work);
+  }
+
+  write<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    return this.#database.transaction({ role: 'bulkhead_runtime', readOnly: false, tenantId: this.#tenantId }, work);
+  }
+}
+
+export class OperatorDatabase {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  read<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    return this.#database.transaction({ role: 'bulkhead_control', readOnly: true }, work);
+  }
+
+  write<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    return this.#database.transaction({ role: 'bulkhead_control', readOnly: false }, work);
+  }
+}
+
+export class LedgerDatabase {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** One transaction over several tenants; the writer moves the context from one to the next. */
+  append<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
+    return this.#database.transaction({ role: 'bulkhead_ledger', readOnly: false }, work);
+  }
+}
+
+/** Several statements in one message; nothing in them comes from outside. */
+function startText({ role, readOnly }: TransactionStart): string {
+  const mode = readOnly ? 'ISOLATION LEVEL REPEATABLE READ READ ONLY' : 'ISOLATION LEVEL READ COMMITTED';
+  return `BEGIN ${mode}; SELECT set_config('role', '${role}', true)`;
+}
+
+/** A statement that PostgreSQL itself refused leaves the connection in order; anything else (lost, timed out) does not. */
+function isStatementError(error: unknown): boolean {
+  const code = (error as { readonly code?: unknown } | undefined)?.code;
+  const isConnectionClass = typeof code === 'string' && (code.startsWith('08') || code.startsWith('57'));
+  return (
+    !(error instanceof Error) ||
+    error.name === 'BulkheadError' ||
+    error.name === 'AssertionError' ||
+    (error instanceof pg.DatabaseError && !isConnectionClass)
+  );
+}
+
+/** A Kysely over the one connection of a running transaction; it cannot begin, commit or leave it. */
+function sqlOver(client: pg.PoolClient): Sql {
+  return new Kysely<Record<never, never>>({
+    dialect: {
+      createAdapter: () => new PostgresAdapter(),
+      createDriver: () => new TransactionDriver(client),
+      createIntrospector: (db) => new PostgresIntrospector(db),
+      createQueryCompiler: () => new PostgresQueryCompiler(),
+    },
+  });
+}

@@ -1,0 +1,79 @@
+/**
+ * Chunks, postings and vectors of files in stores. Every statement that removes them runs in the transaction that ends the file's
+ * stay, so that what a search sees and what the statistics count change together.
+ */
+import { type RawBuilder, sql } from 'kysely';
+import { assert } from '../../primitives/assert.ts';
+import type { Sql } from './database.ts';
+
+export const supportedDimensions: readonly number[] = [384, 768, 1_024, 1_536, 3_072];
+
+/** Where a store's rows are. */
+export interface StorePlace {
+  readonly store_no: number;
+  readonly shard_id: number;
+  readonly embedding_dimensions: number;
+}
+
+export function embeddingTable(dimensions: number): RawBuilder<unknown> {
+  assert(supportedDimensions.includes(dimensions), 'there is a table for this dimension');
+  return sql.table(`app.embedding_${dimensions}`);
+}
+
+/** The column type: a vector of 3,072 float32 does not fit a page. */
+export function vectorType(dimensions: number): RawBuilder<unknown> {
+  return dimensions > 2_000 ? sql`public.halfvec` : sql`public.vector`;
+}
+
+/** Removes everything indexed of these files, shown or hidden. The statistics are the caller's. */
+export async function deleteContents(db: Sql, place: StorePlace, fileNos: readonly number[]): Promise<void> {
+  if (fileNos.length === 0) return;
+  const here = sql`shard_id = ${place.shard_id}::int AND store_no = ${place.store_no}::int AND file_no = ANY (${fileNos}::int[])`;
+  await sql`DELETE FROM ${embeddingTable(place.embedding_dimensions)} WHERE ${here}`.execute(db);
+  await sql`DELETE FROM app.posting WHERE ${here}`.execute(db);
+  await sql`DELETE FROM app.chunk WHERE ${here}`.execute(db);
+}
+
+/** Locks a store for a change of what a search can see, and raises its revision. Undefined: no such store. */
+export async function lockStore(db: Sql, which: RawBuilder<unknown>): Promise<StorePlace | undefined> {
+  const { rows } = await sql<StorePlace>`
+    UPDATE app.vector_store SET revision = revision + 1 WHERE ${which} RETURNING store_no, shard_id, embedding_dimensions`.execute(db);
+  return rows[0];
+}
+
+/** Takes a file out of one store, whose row is locked. False: it is not in it. */
+export async function detachLocked(db: Sql, place: StorePlace, fileId: string): Promise<boolean> {
+  const { rows } = await sql<AttachmentCounts>`
+    DELETE FROM app.vector_store_file WHERE store_no = ${place.store_no} AND file_id = ${fileId} AND ${deleteLocks}
+    RETURNING file_no, usage_bytes, chunk_count, term_count`.execute(db);
+  const [file] = rows;
+  if (file === undefined) return false;
+  await sql`DELETE FROM app.posting WHERE shard_id = ${place.shard_id}::int AND store_no = ${place.store_no}::int AND file_no = ${file.file_no}::int`.execute(
+    db,
+  );
+  await sql`
+    UPDATE app.vector_store
+       SET usage_bytes = usage_bytes - ${file.usage_bytes}, chunk_count = chunk_count - ${file.chunk_count}, term_count = term_count - ${file.term_count}
+     WHERE store_no = ${place.store_no}`.execute(db);
+  return true;
+}
+
+/** Takes a file, whose row is locked, out of every store. Stores are locked in the order of their numbers. */
+export async function removeFromStores(db: Sql, fileId: string): Promise<void> {
+  const { rows } = await sql<{ readonly store_no: number }>`
+    SELECT store_no FROM app.vector_store_file WHERE file_id = ${fileId} ORDER BY store_no`.execute(db);
+  for (const { store_no } of rows) {
+    const place = await lockStore(db, sql`store_no = ${store_no}`);
+    if (place !== undefined) await detachLocked(db, place, fileId);
+  }
+}
+
+interface AttachmentCounts {
+  readonly file_no: number;
+  readonly usage_bytes: string;
+  readonly chunk_count: string;
+  readonly term_count: string;
+}
+
+/** Chunks and vectors go by their foreign keys; the row's own lock waits for a transaction that appends to it. */
+const deleteLocks = sql`true`;

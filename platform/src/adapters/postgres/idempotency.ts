@@ -1,0 +1,50 @@
+/** Idempotency keys of one tenant, kept 24 hours. A claim that was neither completed nor released runs out with them. */
+import { sql } from 'kysely';
+import type { Clock } from '../../primitives/clock.ts';
+import type { IdempotencyCabinet } from '../../tenancy/capabilities.ts';
+import type { TenantDatabase } from './database.ts';
+
+const keptMs = 24 * 3_600_000;
+const expiredMax = 100;
+
+interface ClaimRow {
+  readonly body_sha256: string;
+  readonly status: number | null;
+  readonly body: string | null;
+}
+
+export function openIdempotencyCabinet(database: TenantDatabase, clock: Clock): IdempotencyCabinet {
+  return {
+    async claim(route, key, bodySha256) {
+      const nowMs = clock.nowMs();
+      return database.write(async (db) => {
+        await sql`
+          DELETE FROM app.idempotency WHERE (route, key) IN (
+            SELECT route, key FROM app.idempotency WHERE created_at_ms < ${nowMs - keptMs} ORDER BY created_at_ms LIMIT ${expiredMax})
+          OR (route = ${route} AND key = ${key} AND created_at_ms < ${nowMs - keptMs})`.execute(db);
+        const claimed = await sql`
+          INSERT INTO app.idempotency (route, key, body_sha256, created_at_ms) VALUES (${route}, ${key}, ${bodySha256}, ${nowMs})
+          ON CONFLICT (tenant_id, route, key) DO NOTHING RETURNING key`.execute(db);
+        if (claimed.rows.length > 0) return { kind: 'claimed' } as const;
+        const { rows } =
+          await sql<ClaimRow>`SELECT body_sha256, status, body FROM app.idempotency WHERE route = ${route} AND key = ${key}`.execute(db);
+        const [earlier] = rows;
+        if (earlier === undefined) return { kind: 'running' } as const;
+        if (earlier.body_sha256 !== bodySha256) return { kind: 'mismatch' } as const;
+        return earlier.status === null
+          ? ({ kind: 'running' } as const)
+          : ({ kind: 'done', status: earlier.status, body: earlier.body ?? '' } as const);
+      });
+    },
+    async complete(route, key, answer) {
+      await database.write((db) =>
+        sql`UPDATE app.idempotency SET status = ${answer.status}, body = ${answer.body} WHERE route = ${route} AND key = ${key}`.execute(
+          db,
+        ),
+      );
+    },
+    async release(route, key) {
+      await database.write((db) => sql`DELETE FROM app.idempotency WHERE route = ${route} AND key = ${key} AND status IS NULL`.execute(db));
+    },
+  };
+}

@@ -1,0 +1,227 @@
+/** The tenants, their keys and revocations, in the control schema. Every change appends to the change feed in its own transaction. */
+import { sql } from 'kysely';
+import { BulkheadError, quoteInput } from '../../errors/bulkhead-error.ts';
+import { assert } from '../../primitives/assert.ts';
+import type { Clock } from '../../primitives/clock.ts';
+import { parseTenantId, type TenantId } from '../../primitives/ids.ts';
+import type { OperatorScope } from '../../tenancy/operator-scope.ts';
+import type { Tenant } from '../../tenancy/tenant.ts';
+import type { ApiKeyRecord, DirectoryChange, NewTenant, TenantChanges, TenantRegistry } from '../../tenancy/tenant-directory.ts';
+import type { Database, Sql } from './database.ts';
+import { DatabaseStatementError } from './database-error.ts';
+
+const changesMax = 1_000;
+/** Writers of the feed queue here, so that a reader who has seen sequence n has seen everything before it. */
+const feedLock = 7_070_002;
+
+export class PostgresTenantDirectory implements TenantRegistry {
+  readonly #database: Database;
+  readonly #clock: Clock;
+
+  constructor(database: Database, clock: Clock) {
+    this.#database = database;
+    this.#clock = clock;
+  }
+
+  async find(tenantId: TenantId): Promise<Tenant | undefined> {
+    const { rows } = await this.#read((db) =>
+      sql<TenantRow>`SELECT * FROM control.tenant WHERE id = ${tenantId} AND erased_at_ms IS NULL`.execute(db),
+    );
+    return rows[0] && tenantOf(rows[0]);
+  }
+
+  async findApiKey(keyId: string): Promise<ApiKeyRecord | undefined> {
+    const { rows } = await this.#read((db) => sql<ApiKeyRow>`SELECT * FROM control.api_key WHERE id = ${keyId}`.execute(db));
+    return rows[0] && apiKeyOf(rows[0]);
+  }
+
+  async subjectNotBeforeMs(tenantId: TenantId, subject: string): Promise<number | undefined> {
+    const { rows } = await this.#read((db) =>
+      sql<{ readonly latest: string | null }>`
+        SELECT max(not_before_ms)::text AS latest FROM control.subject_epoch WHERE tenant_id = ${tenantId} AND subject IN ('', ${subject})`.execute(
+        db,
+      ),
+    );
+    const latest = rows[0]?.latest;
+    return latest === null || latest === undefined ? undefined : Number(latest);
+  }
+
+  async changesSince(sequence: number): Promise<readonly DirectoryChange[]> {
+    const { rows } = await this.#read((db) =>
+      sql<ChangeRow>`SELECT * FROM control.directory_change WHERE sequence > ${sequence} ORDER BY sequence LIMIT ${changesMax}`.execute(db),
+    );
+    return rows.map((row) => ({
+      sequence: Number(row.sequence),
+      kind: row.kind,
+      tenantId: tenantIdOf(row.tenant_id),
+      ...(row.subject_id !== null && { subjectId: row.subject_id }),
+    }));
+  }
+
+  async latestSequence(): Promise<number> {
+    const { rows } = await this.#read((db) =>
+      sql<{ readonly latest: string }>`SELECT coalesce(max(sequence), 0)::text AS latest FROM control.directory_change`.execute(db),
+    );
+    return Number(rows[0]?.latest ?? 0);
+  }
+
+  async create(operator: OperatorScope, tenant: NewTenant): Promise<Tenant> {
+    const { id, name, tier, isolation, overrides } = tenant;
+    const row = await this.#write(operator, async (db) => {
+      const { rows } = await sql<TenantRow>`
+        INSERT INTO control.tenant (id, name, tier, isolation, overrides, created_at_ms)
+        VALUES (${id}, ${name}, ${tier}, ${isolation}, ${JSON.stringify(overrides)}::jsonb, ${this.#clock.nowMs()}) RETURNING *`.execute(
+        db,
+      );
+      await this.#append(db, 'tenant', id);
+      return rows[0];
+    }).catch((error: unknown) => {
+      if (error instanceof DatabaseStatementError && error.sqlState === '23505') {
+        throw new BulkheadError('already_exists', `The tenant id ${quoteInput(id)} is taken; ids are never reused.`, { param: 'id' });
+      }
+      throw error;
+    });
+    assert(row !== undefined, 'an insert returns its row');
+    return tenantOf(row);
+  }
+
+  async update(operator: OperatorScope, tenantId: TenantId, changes: TenantChanges): Promise<Tenant | undefined> {
+    const row = await this.#write(operator, async (db) => {
+      const overrides = changes.overrides === undefined ? null : JSON.stringify(changes.overrides);
+      const { rows } = await sql<TenantRow>`
+        UPDATE control.tenant SET name = coalesce(${changes.name ?? null}, name), tier = coalesce(${changes.tier ?? null}, tier),
+          state = coalesce(${changes.state ?? null}, state), overrides = coalesce(${overrides}::jsonb, overrides)
+        WHERE id = ${tenantId} AND erased_at_ms IS NULL RETURNING *`.execute(db);
+      if (rows.length > 0) await this.#append(db, 'tenant', tenantId);
+      return rows[0];
+    });
+    return row && tenantOf(row);
+  }
+
+  async list(operator: OperatorScope, page: { readonly limit: number; readonly after?: string | undefined }) {
+    const { rows } = await this.#database.forOperator(operator).read((db) =>
+      sql<TenantRow>`
+        SELECT * FROM control.tenant WHERE erased_at_ms IS NULL AND id > ${page.after ?? ''} ORDER BY id LIMIT ${page.limit + 1}`.execute(
+        db,
+      ),
+    );
+    return { items: rows.slice(0, page.limit).map(tenantOf), hasMore: rows.length > page.limit };
+  }
+
+  async createApiKey(operator: OperatorScope, key: Omit<ApiKeyRecord, 'createdAtMs' | 'revokedAtMs'>): Promise<ApiKeyRecord> {
+    const row = await this.#write(operator, async (db) => {
+      const { rows } = await sql<ApiKeyRow>`
+        INSERT INTO control.api_key (id, tenant_id, name, environment, digest, pepper_version, last_four, limits, created_at_ms, expires_at_ms)
+        VALUES (${key.id}, ${key.tenantId}, ${key.name}, ${key.environment}, ${Buffer.from(key.digest)}, ${key.pepperVersion}, ${key.lastFour},
+          ${JSON.stringify(key.limits)}::jsonb, ${this.#clock.nowMs()}, ${key.expiresAtMs ?? null}) RETURNING *`.execute(db);
+      await this.#append(db, 'api-key', key.tenantId, key.id);
+      return rows[0];
+    });
+    assert(row !== undefined, 'an insert returns its row');
+    return apiKeyOf(row);
+  }
+
+  async listApiKeys(operator: OperatorScope, tenantId: TenantId): Promise<readonly ApiKeyRecord[]> {
+    const { rows } = await this.#database
+      .forOperator(operator)
+      .read((db) =>
+        sql<ApiKeyRow>`SELECT * FROM control.api_key WHERE tenant_id = ${tenantId} ORDER BY created_at_ms, id LIMIT 1000`.execute(db),
+      );
+    return rows.map(apiKeyOf);
+  }
+
+  async revokeApiKey(operator: OperatorScope, tenantId: TenantId, keyId: string): Promise<boolean> {
+    return this.#write(operator, async (db) => {
+      const { rows } = await sql`
+        UPDATE control.api_key SET revoked_at_ms = ${this.#clock.nowMs()}
+        WHERE tenant_id = ${tenantId} AND id = ${keyId} AND revoked_at_ms IS NULL RETURNING id`.execute(db);
+      if (rows.length > 0) await this.#append(db, 'api-key', tenantId, keyId);
+      return rows.length > 0;
+    });
+  }
+
+  async revokeSubject(operator: OperatorScope, tenantId: TenantId, subject?: string): Promise<void> {
+    await this.#write(operator, async (db) => {
+      await sql`
+        INSERT INTO control.subject_epoch (tenant_id, subject, not_before_ms) VALUES (${tenantId}, ${subject ?? ''}, ${this.#clock.nowMs()})
+        ON CONFLICT (tenant_id, subject) DO UPDATE SET not_before_ms = excluded.not_before_ms`.execute(db);
+      await this.#append(db, 'subject', tenantId, subject);
+    });
+  }
+
+  #read<T>(work: (db: Sql) => Promise<T>): Promise<T> {
+    return this.#database.forDirectory().read(work);
+  }
+
+  #write<T>(operator: OperatorScope, work: (db: Sql) => Promise<T>): Promise<T> {
+    return this.#database.forOperator(operator).write(async (db) => {
+      await sql`SELECT pg_advisory_xact_lock(${feedLock})`.execute(db);
+      return work(db);
+    });
+  }
+
+  async #append(db: Sql, kind: DirectoryChange['kind'], tenantId: TenantId, subjectId?: string): Promise<void> {
+    await sql`
+      INSERT INTO control.directory_change (kind, tenant_id, subject_id, changed_at_ms)
+      VALUES (${kind}, ${tenantId}, ${subjectId ?? null}, ${this.#clock.nowMs()})`.execute(db);
+  }
+}
+
+interface TenantRow {
+  readonly id: string;
+  readonly name: string;
+  readonly tier: string;
+  readonly state: Tenant['state'];
+  readonly isolation: Tenant['isolation'];
+  readonly overrides: Tenant['overrides'];
+  readonly created_at_ms: string;
+}
+
+interface ApiKeyRow {
+  readonly id: string;
+  readonly tenant_id: string;
+  readonly name: string;
+  readonly environment: ApiKeyRecord['environment'];
+  readonly digest: Buffer;
+  readonly pepper_version: number;
+  readonly last_four: string;
+  readonly limits: ApiKeyRecord['limits'];
+  readonly created_at_ms: string;
+  readonly expires_at_ms: string | null;
+  readonly revoked_at_ms: string | null;
+}
+
+interface ChangeRow {
+  readonly sequence: string;
+  readonly kind: DirectoryChange['kind'];
+  readonly tenant_id: string;
+  readonly subject_id: string | null;
+}
+
+function tenantOf(row: TenantRow): Tenant {
+  const { name, tier, state, isolation, overrides } = row;
+  return { id: tenantIdOf(row.id), name, tier, state, isolation, overrides, createdAtMs: Number(row.created_at_ms) };
+}
+
+function apiKeyOf(row: ApiKeyRow): ApiKeyRecord {
+  const { id, name, environment, digest, limits } = row;
+  return {
+    id,
+    tenantId: tenantIdOf(row.tenant_id),
+    name,
+    environment,
+    digest,
+    pepperVersion: row.pepper_version,
+    lastFour: row.last_four,
+    limits,
+    createdAtMs: Number(row.created_at_ms),
+    ...(row.expires_at_ms !== null && { expiresAtMs: Number(row.expires_at_ms) }),
+    ...(row.revoked_at_ms !== null && { revokedAtMs: Number(row.revoked_at_ms) }),
+  };
+}
+
+function tenantIdOf(text: string): TenantId {
+  const id = parseTenantId(text);
+  assert(id !== undefined, 'the database holds only well-formed tenant ids');
+  return id;
+}
