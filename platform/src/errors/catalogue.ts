@@ -36,6 +36,9 @@ export const errorCatalogue = {
   unsupported_encoding: invalid(415),
   body_too_large: invalid(413),
   misdirected_request: invalid(421),
+  body_not_allowed: invalid(400),
+  expectation_failed: { ...invalid(417), closesConnection: true },
+  duration_exceeded: { status: 504, type: 'server_error', shouldRetry: false },
   // Edge: JSON and schema
   empty_body: invalid(400),
   invalid_json: invalid(400),
@@ -51,6 +54,9 @@ export const errorCatalogue = {
   invalid_cursor: invalid(400),
   invalid_filter: invalid(400),
   idempotency_mismatch: invalid(422),
+  // Too Early (RFC 8470): the first request with this key still runs. Not 409: SDKs would retry that even when told not to.
+  idempotency_in_progress: { status: 425, type: 'invalid_request_error', shouldRetry: true },
+  idempotency_answer_not_kept: invalid(422),
   context_length_exceeded: invalid(400),
   // Identity
   missing_credentials: unauthenticated,
