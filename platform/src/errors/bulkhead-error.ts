@@ -7,6 +7,8 @@ export interface BulkheadErrorOptions {
   readonly retryAfterMs?: number;
   /** Facts for the error body beside the four standard keys (limit, scope, used ...). Never content, never secrets. */
   readonly details?: Readonly<Record<string, string | number | boolean | null>>;
+  /** Headers the answer carries beside those of every error. */
+  readonly headers?: Readonly<Record<string, string>>;
   readonly cause?: unknown;
 }
 
@@ -16,6 +18,7 @@ export class BulkheadError extends Error {
   readonly param: string | null;
   readonly retryAfterMs: number | undefined;
   readonly details: Readonly<Record<string, string | number | boolean | null>> | undefined;
+  readonly headers: Readonly<Record<string, string>> | undefined;
 
   /** `message` says what was wrong, the limit and the actual size; it never echoes secrets or more than 64 characters of input. */
   constructor(code: ErrorCode, message: string, options: BulkheadErrorOptions = {}) {
@@ -25,6 +28,7 @@ export class BulkheadError extends Error {
     this.param = options.param ?? null;
     this.retryAfterMs = options.retryAfterMs;
     this.details = options.details;
+    this.headers = options.headers;
   }
 
   get rule(): ErrorRule {

@@ -1,0 +1,85 @@
+/**
+ * Verified credentials, keyed by the SHA-256 of the WHOLE credential (a shared prefix must never be enough: CVE-2026-35030). Bounded; a hit is
+ * good for 30 s and never beyond the credential's own end; a refusal is remembered for 5 s in a cache of its own, so that garbage cannot push
+ * out what is good.
+ */
+import { hash } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
+import type { BulkheadError } from '../errors/bulkhead-error.ts';
+import type { Clock } from '../primitives/clock.ts';
+import type { TenantId } from '../primitives/ids.ts';
+import type { TenantScope } from '../tenancy/tenant-scope.ts';
+
+export interface CachedCredential {
+  readonly scope: TenantScope;
+  readonly expiresAtMs: number;
+}
+
+const goodForMs = 30_000;
+const refusedForMs = 5_000;
+const refusalsMax = 10_000;
+
+export class CredentialCache {
+  readonly #clock: Clock;
+  readonly #verified: LRUCache<string, CachedCredential & { readonly checkedAtMs: number }>;
+  readonly #refused: LRUCache<string, { readonly error: BulkheadError; readonly atMs: number }>;
+  #generation = 0;
+
+  constructor(clock: Clock, entriesMax: number) {
+    this.#clock = clock;
+    this.#verified = new LRUCache({ max: entriesMax });
+    this.#refused = new LRUCache({ max: refusalsMax });
+  }
+
+  get(slot: string): TenantScope | undefined {
+    const entry = this.#verified.get(slot);
+    if (entry === undefined) return undefined;
+    const isGood = this.#clock.monotonicMs() - entry.checkedAtMs < goodForMs && this.#clock.nowMs() < entry.expiresAtMs;
+    if (isGood) return entry.scope;
+    this.#verified.delete(slot);
+    return undefined;
+  }
+
+  refusal(slot: string): BulkheadError | undefined {
+    const entry = this.#refused.get(slot);
+    return entry !== undefined && this.#clock.monotonicMs() - entry.atMs < refusedForMs ? entry.error : undefined;
+  }
+
+  /** Counts invalidations: what was verified across one may be stale and is not kept. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  put(slot: string, credential: CachedCredential, generation: number): void {
+    if (generation !== this.#generation) return;
+    this.#verified.set(slot, { ...credential, checkedAtMs: this.#clock.monotonicMs() });
+  }
+
+  refuse(slot: string, error: BulkheadError): void {
+    this.#refused.set(slot, { error, atMs: this.#clock.monotonicMs() });
+  }
+
+  /** Forgets every credential of a tenant, and every refusal: what was wrong may be right now. Cost is the size of the cache. */
+  forgetTenant(tenantId: TenantId): void {
+    this.#generation++;
+    for (const [slot, entry] of this.#verified.entries()) {
+      if (entry.scope.tenantId === tenantId) this.#verified.delete(slot);
+    }
+    this.#refused.clear();
+  }
+
+  forgetAll(): void {
+    this.#generation++;
+    this.#verified.clear();
+    this.#refused.clear();
+  }
+
+  get size(): number {
+    return this.#verified.size;
+  }
+}
+
+/** The cache slot of a credential. */
+export function slotOf(credential: string): string {
+  return hash('sha256', credential, 'base64');
+}
