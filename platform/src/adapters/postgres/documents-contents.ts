@@ -34,6 +34,14 @@ export async function deleteContents(db: Sql, place: StorePlace, fileNos: readon
   await sql`DELETE FROM app.chunk WHERE ${here}`.execute(db);
 }
 
+/** Removes everything indexed in a store. */
+export async function deleteStoreContents(db: Sql, place: StorePlace): Promise<void> {
+  const here = sql`shard_id = ${place.shard_id}::int AND store_no = ${place.store_no}::int`;
+  await sql`DELETE FROM ${embeddingTable(place.embedding_dimensions)} WHERE ${here}`.execute(db);
+  await sql`DELETE FROM app.posting WHERE ${here}`.execute(db);
+  await sql`DELETE FROM app.chunk WHERE ${here}`.execute(db);
+}
+
 /** Locks a store for a change of what a search can see, and raises its revision. Undefined: no such store. */
 export async function lockStore(db: Sql, which: RawBuilder<unknown>): Promise<StorePlace | undefined> {
   const { rows } = await sql<StorePlace>`
@@ -44,16 +52,16 @@ export async function lockStore(db: Sql, which: RawBuilder<unknown>): Promise<St
 /** Takes a file out of one store, whose row is locked. False: it is not in it. */
 export async function detachLocked(db: Sql, place: StorePlace, fileId: string): Promise<boolean> {
   const { rows } = await sql<AttachmentCounts>`
-    DELETE FROM app.vector_store_file WHERE store_no = ${place.store_no} AND file_id = ${fileId} AND ${deleteLocks}
-    RETURNING file_no, usage_bytes, chunk_count, term_count`.execute(db);
+    SELECT file_no, usage_bytes, chunk_count, term_count FROM app.vector_store_file
+     WHERE store_no = ${place.store_no} AND file_id = ${fileId} FOR UPDATE`.execute(db);
   const [file] = rows;
   if (file === undefined) return false;
-  await sql`DELETE FROM app.posting WHERE shard_id = ${place.shard_id}::int AND store_no = ${place.store_no}::int AND file_no = ${file.file_no}::int`.execute(
-    db,
-  );
+  await deleteContents(db, place, [file.file_no]);
+  await sql`DELETE FROM app.vector_store_file WHERE store_no = ${place.store_no} AND file_no = ${file.file_no}`.execute(db);
   await sql`
     UPDATE app.vector_store
-       SET usage_bytes = usage_bytes - ${file.usage_bytes}, chunk_count = chunk_count - ${file.chunk_count}, term_count = term_count - ${file.term_count}
+       SET usage_bytes = usage_bytes - ${file.usage_bytes}::bigint, chunk_count = chunk_count - ${file.chunk_count}::bigint,
+           term_count = term_count - ${file.term_count}::bigint
      WHERE store_no = ${place.store_no}`.execute(db);
   return true;
 }
@@ -74,6 +82,3 @@ interface AttachmentCounts {
   readonly chunk_count: string;
   readonly term_count: string;
 }
-
-/** Chunks and vectors go by their foreign keys; the row's own lock waits for a transaction that appends to it. */
-const deleteLocks = sql`true`;

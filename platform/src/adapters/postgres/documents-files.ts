@@ -72,7 +72,7 @@ export class PostgresFileCabinet implements FileCabinet {
         from: sql`app.file f`,
         columns: fileColumns,
         where: sql`${ofPurpose} AND ${isLive(nowMs)}`,
-        key: sql`f.created_at_ms, f.id`,
+        key: [sql`f.created_at_ms`, sql`f.id`],
         id: sql`f.id`,
       };
       const { items, hasMore } = await readPage<FileRow>(db, list, page);

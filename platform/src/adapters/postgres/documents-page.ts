@@ -9,7 +9,7 @@ export interface PagedList {
   readonly columns: RawBuilder<unknown>;
   readonly where: RawBuilder<unknown>;
   /** What the list is sorted by; unique within it. */
-  readonly key: RawBuilder<unknown>;
+  readonly key: readonly RawBuilder<unknown>[];
   /** The column that cursors name. */
   readonly id: RawBuilder<unknown>;
 }
@@ -21,17 +21,19 @@ export async function readPage<Row>(db: Sql, list: PagedList, page: PageRequest)
   // With `before` alone the page ends at the cursor, so it is read backwards and turned around.
   const isBackward = page.before !== undefined && page.after === undefined;
   const isAscending = (page.order === 'asc') !== isBackward;
-  const keyOf = (id: string) => sql`(SELECT ${list.key} FROM ${list.from} WHERE ${list.where} AND ${list.id} = ${id})`;
+  const key = sql.join(list.key);
+  const keyOf = (id: string) => sql`(SELECT ${key} FROM ${list.from} WHERE ${list.where} AND ${list.id} = ${id})`;
+  const sorted = sql.join(list.key.map((column) => sql`${column} ${isAscending ? sql`ASC` : sql`DESC`}`));
   const following = page.order === 'asc' ? sql`>` : sql`<`;
   const preceding = page.order === 'asc' ? sql`<` : sql`>`;
   const conditions = [
     list.where,
-    ...(page.after === undefined ? [] : [sql`(${list.key}) ${following} ${keyOf(page.after)}`]),
-    ...(page.before === undefined ? [] : [sql`(${list.key}) ${preceding} ${keyOf(page.before)}`]),
+    ...(page.after === undefined ? [] : [sql`(${key}) ${following} ${keyOf(page.after)}`]),
+    ...(page.before === undefined ? [] : [sql`(${key}) ${preceding} ${keyOf(page.before)}`]),
   ];
   const { rows } = await sql<Row>`
     SELECT ${list.columns} FROM ${list.from} WHERE ${sql.join(conditions, sql` AND `)}
-     ORDER BY (${list.key}) ${isAscending ? sql`ASC` : sql`DESC`} LIMIT ${page.limit + 1}`.execute(db);
+     ORDER BY ${sorted} LIMIT ${page.limit + 1}`.execute(db);
   const items = rows.slice(0, page.limit);
   return { items: isBackward ? items.toReversed() : items, hasMore: rows.length > page.limit };
 }

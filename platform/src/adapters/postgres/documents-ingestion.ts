@@ -1,0 +1,183 @@
+import { randomUUID } from 'node:crypto';
+import { sql } from 'kysely';
+import { assert } from '../../primitives/assert.ts';
+import { appendChunksMax, type EmbeddedChunk, type IngestionDraft, type IngestionFailure, type IngestionShelf } from '../../rag/ingest.ts';
+import type { FileReference } from '../../rag/job-queue.ts';
+import { lexicalText } from '../../rag/lexical-text.ts';
+import type { ChunkingStrategy } from '../../tenancy/capabilities.ts';
+import type { Sql, TenantDatabase } from './database.ts';
+import { deleteContents, embeddingTable, type StorePlace, vectorType } from './documents-contents.ts';
+import { readBody } from './documents-files.ts';
+import { vectorText } from './vector-text.ts';
+
+/**
+ * Where the worker writes what it indexed. A draft is a token in the file's row: whoever wrote it last may append and publish, everyone
+ * else is told no. Whatever ends `in_progress` clears the token and, unless it publishes, removes the hidden chunks in the same transaction.
+ */
+export class PostgresIngestionShelf implements IngestionShelf {
+  readonly #database: TenantDatabase;
+
+  constructor(database: TenantDatabase) {
+    this.#database = database;
+  }
+
+  async begin(reference: FileReference): Promise<IngestionDraft | undefined> {
+    const token = randomUUID();
+    return this.#database.write(async (db) => {
+      const file = await lockFile(db, reference);
+      if (file?.status !== 'in_progress') return undefined;
+      if (file.draft !== null) await deleteContents(db, file, [file.file_no]);
+      await sql`
+        UPDATE app.vector_store_file SET draft = ${token} WHERE store_no = ${file.store_no} AND file_no = ${file.file_no}`.execute(db);
+      return new PostgresDraft(this.#database, { file, token, fileId: reference.fileId });
+    });
+  }
+
+  async fail(reference: FileReference, error: IngestionFailure): Promise<void> {
+    await this.#database.write(async (db) => {
+      const file = await lockFile(db, reference);
+      if (file?.status !== 'in_progress') return;
+      await deleteContents(db, file, [file.file_no]);
+      await sql`
+        UPDATE app.vector_store_file SET status = 'failed', draft = NULL, error_code = ${error.code}, error_message = ${error.message}
+         WHERE store_no = ${file.store_no} AND file_no = ${file.file_no}`.execute(db);
+    });
+  }
+}
+
+interface LockedFile extends StorePlace {
+  readonly file_no: number;
+  readonly status: string;
+  readonly draft: string | null;
+  readonly filename: string;
+  readonly language: string;
+  readonly embedding_model: string;
+  readonly chunking_type: ChunkingStrategy['type'];
+  readonly max_chunk_tokens: number;
+  readonly overlap_tokens: number;
+}
+
+async function lockFile(db: Sql, { storeId, fileId }: FileReference): Promise<LockedFile | undefined> {
+  const { rows } = await sql<LockedFile>`
+    SELECT f.store_no, s.shard_id, s.embedding_dimensions, f.file_no, f.status, f.draft, body.filename, s.language, s.embedding_model,
+           f.chunking_type, f.max_chunk_tokens, f.overlap_tokens
+      FROM app.vector_store s
+      JOIN app.vector_store_file f ON f.tenant_id = s.tenant_id AND f.store_no = s.store_no
+      JOIN app.file body ON body.tenant_id = f.tenant_id AND body.id = f.file_id
+     WHERE s.id = ${storeId} AND f.file_id = ${fileId} FOR UPDATE OF f`.execute(db);
+  return rows[0];
+}
+
+/** Chunks of one transaction. With their words 8 chunks take the embedded database about 20 ms, in which it does nothing else. */
+const chunksPerTransaction = 8;
+
+class PostgresDraft implements IngestionDraft {
+  readonly #database: TenantDatabase;
+  readonly #file: LockedFile;
+  readonly #token: string;
+  readonly #fileId: string;
+  #chunkCount = 0;
+  #termCount = 0;
+  #usageBytes = 0;
+
+  constructor(database: TenantDatabase, draft: { readonly file: LockedFile; readonly token: string; readonly fileId: string }) {
+    this.#database = database;
+    this.#file = draft.file;
+    this.#token = draft.token;
+    this.#fileId = draft.fileId;
+  }
+
+  get filename(): string {
+    return this.#file.filename;
+  }
+
+  get embeddingModel(): string {
+    return this.#file.embedding_model;
+  }
+
+  get embeddingDimensions(): number {
+    return this.#file.embedding_dimensions;
+  }
+
+  get chunking(): ChunkingStrategy {
+    const { chunking_type: type, max_chunk_tokens: maxChunkTokens, overlap_tokens: overlapTokens } = this.#file;
+    return { type, maxChunkTokens, overlapTokens };
+  }
+
+  readBody(): Promise<Uint8Array> {
+    return this.#database.read((db) => readBody(db, this.#fileId));
+  }
+
+  async append(chunks: readonly EmbeddedChunk[]): Promise<boolean> {
+    assert(chunks.length <= appendChunksMax, 'chunks are appended in bounded batches');
+    for (let first = 0; first < chunks.length; first += chunksPerTransaction) {
+      if (!(await this.#appendNow(chunks.slice(first, first + chunksPerTransaction)))) return false;
+    }
+    return true;
+  }
+
+  async publish(): Promise<boolean> {
+    const { store_no: storeNo, file_no: fileNo } = this.#file;
+    return this.#database.write(async (db) => {
+      const added = { usageBytes: this.#usageBytes, chunks: this.#chunkCount, terms: this.#termCount };
+      // The store's row is locked before the file's, as everywhere.
+      await sql`UPDATE app.vector_store SET revision = revision + 1 WHERE store_no = ${storeNo}`.execute(db);
+      const { rows } = await sql`
+        UPDATE app.vector_store_file
+           SET status = 'completed', draft = NULL, usage_bytes = ${added.usageBytes}, chunk_count = ${added.chunks}, term_count = ${added.terms}
+         WHERE store_no = ${storeNo} AND file_no = ${fileNo} AND status = 'in_progress' AND draft = ${this.#token}
+        RETURNING 1`.execute(db);
+      if (rows.length === 0) return false;
+      await sql`
+        UPDATE app.vector_store
+           SET usage_bytes = usage_bytes + ${added.usageBytes}, chunk_count = chunk_count + ${added.chunks}, term_count = term_count + ${added.terms}
+         WHERE store_no = ${storeNo}`.execute(db);
+      return true;
+    });
+  }
+
+  async #appendNow(chunks: readonly EmbeddedChunk[]): Promise<boolean> {
+    const { store_no: storeNo, file_no: fileNo, shard_id: shardId, embedding_dimensions: dimensions } = this.#file;
+    const termCount = await this.#database.write(async (db) => {
+      const held = await sql`
+        SELECT 1 FROM app.vector_store_file
+         WHERE store_no = ${storeNo} AND file_no = ${fileNo} AND status = 'in_progress' AND draft = ${this.#token} FOR UPDATE`.execute(db);
+      if (held.rows.length === 0) return undefined;
+      const ordinals = chunks.map((chunk) => chunk.ordinal);
+      const vectors = chunks.map((chunk) => vectorText(chunk.embedding));
+      await sql`
+        INSERT INTO ${embeddingTable(dimensions)} (shard_id, store_no, file_no, ordinal, embedding)
+        SELECT ${shardId}::int, ${storeNo}::int, ${fileNo}::int, ordinal, embedding::${vectorType(dimensions)}
+          FROM unnest(${ordinals}::int[], ${vectors}::text[]) AS fresh (ordinal, embedding)`.execute(db);
+      return insertWords(db, this.#file, chunks);
+    });
+    if (termCount === undefined) return false;
+    this.#chunkCount += chunks.length;
+    this.#termCount += termCount;
+    this.#usageBytes += chunks.reduce((sum, chunk) => sum + Buffer.byteLength(chunk.text) + chunk.embedding.byteLength, 0);
+    return true;
+  }
+}
+
+/** Inserts the chunks and a posting for each of their words; how many words they have. */
+async function insertWords(db: Sql, file: LockedFile, chunks: readonly EmbeddedChunk[]): Promise<number> {
+  const { store_no: storeNo, file_no: fileNo, shard_id: shardId, language } = file;
+  const ordinals = chunks.map((chunk) => chunk.ordinal);
+  const contents = chunks.map((chunk) => chunk.text);
+  const words = chunks.map((chunk) => lexicalText(chunk.text));
+  const { rows } = await sql<{ readonly terms: string }>`
+    WITH parsed AS MATERIALIZED (
+           SELECT ordinal, content, to_tsvector(${language}::text::regconfig, words) AS words
+             FROM unnest(${ordinals}::int[], ${contents}::text[], ${words}::text[]) AS fresh (ordinal, content, words)),
+         counted AS MATERIALIZED (
+           SELECT ordinal, content, words, coalesce((SELECT sum(cardinality(positions)) FROM unnest(words)), 0)::int AS term_count FROM parsed),
+         chunks AS (
+           INSERT INTO app.chunk (shard_id, store_no, file_no, ordinal, term_count, content)
+           SELECT ${shardId}::int, ${storeNo}::int, ${fileNo}::int, ordinal, term_count, content FROM counted),
+         postings AS (
+           INSERT INTO app.posting (shard_id, store_no, file_no, ordinal, term_count, frequency, lexeme)
+           SELECT ${shardId}::int, ${storeNo}::int, ${fileNo}::int, ordinal, term_count, cardinality(word.positions), word.lexeme
+             FROM counted CROSS JOIN LATERAL unnest(words) AS word)
+    SELECT sum(term_count) AS terms FROM counted`.execute(db);
+  return Number(rows[0]?.terms ?? 0);
+}

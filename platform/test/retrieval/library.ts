@@ -1,0 +1,149 @@
+/** The documents part of the product over an embedded database, with the hashed embedder; every tenant sees it through its own cabinets. */
+import { type RawBuilder, sql } from 'kysely';
+import { embedText } from '../../src/adapters/hashed-embedder/embed-text.ts';
+import type { Sql } from '../../src/adapters/postgres/database.ts';
+import { PostgresFileCabinet } from '../../src/adapters/postgres/documents-files.ts';
+import { PostgresIngestionShelf } from '../../src/adapters/postgres/documents-ingestion.ts';
+import { PostgresJobQueue } from '../../src/adapters/postgres/documents-jobs.ts';
+import type { DocumentQuota } from '../../src/adapters/postgres/documents-quota.ts';
+import { PostgresVectorStoreCabinet } from '../../src/adapters/postgres/documents-stores.ts';
+import { type IngestionBounds, IngestionWorker } from '../../src/jobs/ingestion-worker.ts';
+import { JobEnvelopes } from '../../src/jobs/job-envelope.ts';
+import { type Clock, systemClock } from '../../src/primitives/clock.ts';
+import { systemIds } from '../../src/primitives/ids.ts';
+import type { Embedder } from '../../src/rag/ingest.ts';
+import { DocumentReader } from '../../src/rag/parse/document-reader.ts';
+import { type Logger, silentLogger } from '../../src/telemetry/logger.ts';
+import type { Attributes } from '../../src/tenancy/attributes.ts';
+import type { AttachedFile, ChunkingStrategy, FileCabinet, HybridQuery, RetrievedChunk } from '../../src/tenancy/capabilities.ts';
+import { mintOperatorScope } from '../../src/tenancy/mint-operator-scope.ts';
+import type { Principal } from '../../src/tenancy/principal.ts';
+import { openTestDatabase, principalOf, type TestDatabase } from '../support/embedded-database.ts';
+
+export const dimensions = 384;
+export const hashedEmbedder: Embedder = { embed: (texts) => Promise.resolve(texts.map((text) => embedText(text, dimensions))) };
+export const chunking: ChunkingStrategy = { type: 'auto', maxChunkTokens: 800, overlapTokens: 400 };
+
+export interface LibraryOptions {
+  readonly dataDir?: string;
+  readonly clock?: Clock;
+  readonly quota?: Partial<DocumentQuota>;
+  readonly language?: string;
+  readonly embedder?: Embedder;
+  readonly bounds?: Partial<IngestionBounds>;
+  readonly logger?: Logger;
+  readonly chunksPerFileMax?: number;
+}
+
+export interface Shelves {
+  readonly principal: Principal;
+  readonly files: FileCabinet;
+  readonly vectorStores: PostgresVectorStoreCabinet;
+}
+
+export class Library implements AsyncDisposable {
+  readonly db: TestDatabase;
+  readonly queue: PostgresJobQueue;
+  readonly worker: IngestionWorker;
+  readonly envelopes = new JobEnvelopes(Buffer.alloc(32, 7));
+  readonly #options: LibraryOptions;
+  readonly #reader = new DocumentReader({ parseTimeoutMs: 20_000, parseMemoryMb: 256 });
+
+  private constructor(db: TestDatabase, options: LibraryOptions) {
+    this.db = db;
+    this.#options = options;
+    this.queue = new PostgresJobQueue(db.database.forOperator(mintOperatorScope('test')), options.clock ?? systemClock);
+    this.worker = new IngestionWorker({
+      queue: this.queue,
+      envelopes: this.envelopes,
+      reader: this.#reader,
+      embedderFor: () => options.embedder ?? hashedEmbedder,
+      shelfOf: (principal) => new PostgresIngestionShelf(db.database.forTenant(principal)),
+      chunksPerFileMax: options.chunksPerFileMax ?? 20_000,
+      logger: options.logger ?? silentLogger,
+      ...(options.bounds !== undefined && { bounds: options.bounds }),
+    });
+  }
+
+  static async open(options: LibraryOptions = {}): Promise<Library> {
+    return new Library(await openTestDatabase(options.dataDir === undefined ? {} : { dataDir: options.dataDir }), options);
+  }
+
+  shelves(tenant: string): Shelves {
+    const principal = principalOf(tenant);
+    const database = this.db.database.forTenant(principal);
+    const clock = this.#options.clock ?? systemClock;
+    const quota = {
+      filesPerTenantMax: 10_000,
+      fileBytesPerTenantMax: 1_024 ** 3,
+      vectorStoresPerTenantMax: 100,
+      ...this.#options.quota,
+    };
+    return {
+      principal,
+      files: new PostgresFileCabinet({ database, ids: systemIds, clock, quota }),
+      vectorStores: new PostgresVectorStoreCabinet({
+        database,
+        principal,
+        ids: systemIds,
+        clock,
+        quota,
+        sealJob: (who, job) => this.envelopes.seal(who, job),
+        onEnqueued: () => this.worker.wake(),
+        embedding: { model: 'local-hash-384', dimensions },
+        language: this.#options.language ?? 'english',
+      }),
+    };
+  }
+
+  /** A store of these texts, one file each, indexed. */
+  async storeOf(tenant: string, texts: readonly string[], attributes: (index: number) => Attributes = () => ({})): Promise<string> {
+    const { files, vectorStores } = this.shelves(tenant);
+    const store = await vectorStores.create({ name: 'test', metadata: {} });
+    const attached: AttachedFile[] = [];
+    for (const [index, text] of texts.entries()) {
+      const file = await files.create({ filename: `file-${index}.txt`, purpose: 'assistants', body: Buffer.from(text) });
+      attached.push({ fileId: file.id, attributes: attributes(index), chunking });
+    }
+    if (attached.length > 0) await vectorStores.createBatch(store.id, attached);
+    await this.worker.drain();
+    return store.id;
+  }
+
+  /** As the owner of the tables, past every wall: what is really there. */
+  async truth<Row extends object>(text: string, values: readonly unknown[] = []): Promise<readonly Row[]> {
+    return this.db.database.withClient(async (client) => (await client.query<Row>(text, [...values])).rows);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.worker[Symbol.asyncDispose]();
+    await this.#reader[Symbol.asyncDispose]();
+    await this.db[Symbol.asyncDispose]();
+  }
+}
+
+export function question(text: string, changes: Partial<HybridQuery> = {}): HybridQuery {
+  return { text, embedding: embedText(text, dimensions), limit: 10, weights: { dense: 0.3, lexical: 1 }, ...changes };
+}
+
+/** What an answer says, bit for bit. */
+export function fingerprint(chunks: readonly RetrievedChunk[] | undefined): string {
+  return JSON.stringify(chunks?.map(({ chunkId, score, text }) => [chunkId, score, text.length]));
+}
+
+/** How many rows of one store every table holds. */
+export async function rowsOf(library: Library, tenant: string): Promise<Readonly<Record<string, number>>> {
+  const tables = ['chunk', 'posting', 'embedding_384', 'vector_store_file', 'file', 'file_part', 'file_batch'];
+  const counts: Record<string, number> = {};
+  for (const table of tables) {
+    const [row] = await library.truth<{ count: string }>(`SELECT count(*) FROM app.${table} WHERE tenant_id = $1`, [tenant]);
+    counts[table] = Number(row?.count);
+  }
+  return counts;
+}
+
+export function run<Row>(statement: RawBuilder<Row>): (db: Sql) => Promise<readonly Row[]> {
+  return async (db) => (await statement.execute(db)).rows;
+}
+
+export { sql };
