@@ -1,7 +1,7 @@
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
 
 export interface SseParserLimits {
-  /** One event, all its lines. */
+  /** One event: its `data:` lines without their ends. */
   readonly eventBytesMax: number;
   /** Comments, unknown fields and empty lines between two events: what a keep-alive needs, and no flood. */
   readonly noiseBytesMax: number;
@@ -109,7 +109,7 @@ export class SseParser {
   }
 
   #addData(bytes: Buffer, from: number, end: number): void {
-    this.#dataBytes += end - from + 1;
+    this.#dataBytes += 'data'.length + end - from;
     this.#assertEventFits(this.#dataBytes);
     const value = fieldValue(bytes, from, end);
     this.#data = this.#data === undefined ? value : `${this.#data}\n${value}`;

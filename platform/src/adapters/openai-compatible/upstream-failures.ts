@@ -112,7 +112,9 @@ function retryAfterMs(headers: UpstreamHead['headers'], nowMs: number): number |
   if (milliseconds !== undefined) return clampWait(milliseconds);
   const seconds = numberIn(headers['retry-after']);
   if (seconds !== undefined) return clampWait(seconds * 1_000);
-  const dateMs = Date.parse(String(headers['retry-after']));
+  const date = headers['retry-after'];
+  // Date.parse takes anything with a digit for a date.
+  const dateMs = typeof date === 'string' && /^\w{3}, .{4,32} GMT$/.test(date) ? Date.parse(date) : Number.NaN;
   return Number.isNaN(dateMs) ? undefined : clampWait(dateMs - nowMs);
 }
 
@@ -162,7 +164,7 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
 function clean(message: string): string {
   const text = message
     .slice(0, messageCharactersMax * 4)
-    .replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+/gu, ' ')
+    .replace(/[\p{Cc}\p{Cf}\p{Z}]+/gu, ' ')
     .replace(/\b(?:sk|pk|key|org|proj|Bearer|Basic)[-_ ][\w.~+/=-]{6,}/gi, '[redacted]')
     .replace(/[\w.~+/-]{40,}/g, '[redacted]')
     .trim();

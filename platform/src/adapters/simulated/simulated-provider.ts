@@ -9,7 +9,7 @@ import type { Completion, CompletionEvent, CompletionStream, Provider, ProviderC
 import type { Clock } from '../../primitives/clock.ts';
 import type { IdSource } from '../../primitives/ids.ts';
 import { type Random, seededRandom } from '../../primitives/random.ts';
-import type { TokenUsage } from '../../primitives/token-usage.ts';
+import { extractUsage, type TokenUsage } from '../../primitives/token-usage.ts';
 import { logNormal } from './answer-text.ts';
 import { type CallIds, ChunkWriter, type CompletionHead, completionOf } from './completion-shape.ts';
 import { type Draft, draftChoice, outputLimit, type Piece } from './draft.ts';
@@ -69,7 +69,7 @@ export class SimulatedProvider implements Provider {
     await this.#pacer.until(answer.timing.momentOf(answer.steps), running.signal);
     running.signal.throwIfAborted();
     const parsed = completionOf(answer.head, answer.drafts, answer);
-    return { body: Buffer.from(JSON.stringify(parsed)), parsed, usage: answer.usage };
+    return { body: Buffer.from(JSON.stringify(parsed)), parsed, usage: extractUsage(parsed['usage']) };
   }
 
   async stream(call: ProviderCall, signal: AbortSignal): Promise<CompletionStream> {

@@ -1,0 +1,41 @@
+/** Providers for tests, with everything at its most predictable unless a test says otherwise. */
+import { SimulatedProvider, type SimulatedProviderOptions } from '../../src/adapters/simulated/simulated-provider.ts';
+import type { OpenAiCompatibleProviderConfig, SimulatedProviderConfig } from '../../src/config/schema.ts';
+import { systemClock } from '../../src/primitives/clock.ts';
+import { countingIds } from '../../src/primitives/ids.ts';
+
+/** At once, without limits or faults. */
+export function simulated(
+  config: Partial<SimulatedProviderConfig> = {},
+  options: Partial<SimulatedProviderOptions> = {},
+): SimulatedProvider {
+  return new SimulatedProvider(
+    {
+      id: 'sim',
+      kind: 'simulated',
+      seed: 1,
+      concurrency: 1_000_000,
+      timeToFirstTokenMs: 0,
+      tokensPerSecond: 1e9,
+      rateLimitRate: 0,
+      errorRate: 0,
+      stallRate: 0,
+      ...config,
+    },
+    { clock: systemClock, ids: countingIds(), ...options },
+  );
+}
+
+export function openAiConfig(baseUrl: string, config: Partial<OpenAiCompatibleProviderConfig> = {}): OpenAiCompatibleProviderConfig {
+  return {
+    id: 'openai',
+    kind: 'openai-compatible',
+    baseUrl,
+    apiKey: 'sk-secret-of-the-operator',
+    headersTimeoutMs: 5_000,
+    idleTimeoutMs: 5_000,
+    connectionsMax: 64,
+    promptCacheSalt: false,
+    ...config,
+  };
+}
