@@ -62,7 +62,7 @@ export function createAdmission(parts: AdmissionParts): Admission {
     async admit(demand) {
       const id = parts.ids.next('rsv_');
       const scopes = scopesOf(demand.scope);
-      const tokens = demand.inputTokens + demand.output.tokens;
+      const tokens = tokensToReserve(demand, scopes);
       const outcome = await parts.store.reserve({ reservationId: id, leaseMs: parts.leaseMs, amounts: { requests: 1, tokens }, scopes });
       if (outcome.kind !== 'reserved') throw refusalOf(outcome);
       const entry: LiveReservation = { id, tokens: 0 };
@@ -84,6 +84,14 @@ export function createAdmission(parts: AdmissionParts): Admission {
       await Promise.allSettled(settling);
     },
   };
+}
+
+/** What the client demanded counts in full; what we only expect shrinks to what the limits can hold, so a small limit still admits a small request. */
+function tokensToReserve({ inputTokens, output }: Demand, scopes: readonly LimitScope[]): number {
+  const tokens = inputTokens + output.tokens;
+  if (output.isDemanded) return tokens;
+  const limit = Math.min(...scopes.map((scope) => scope.limits.tokensPerMinute ?? Number.POSITIVE_INFINITY));
+  return Math.max(inputTokens, Math.min(tokens, limit));
 }
 
 /** Length-prefixed parts: no two scopes can share a key, whatever their names contain. */

@@ -1,0 +1,61 @@
+/** Configured models and providers, with the built-in embedding stand-in beside them. */
+
+import { readFileSync } from 'node:fs';
+import { HashedEmbedder } from '../adapters/hashed-embedder/hashed-embedder.ts';
+import { OpenAiCompatibleProvider } from '../adapters/openai-compatible/openai-compatible-provider.ts';
+import { SimulatedProvider } from '../adapters/simulated/simulated-provider.ts';
+import type { Config, ModelConfig, ProviderConfig } from '../config/schema.ts';
+import type { Provider } from '../inference/provider.ts';
+import { builtInPriceFile, loadPriceBook, type PriceBook } from '../metering/price-book.ts';
+import type { Clock } from '../primitives/clock.ts';
+import type { IdSource } from '../primitives/ids.ts';
+import { type RetrievalWeights, standInDenseWeightMax } from '../rag/retrieve.ts';
+
+const localProviderId = 'local';
+const localEmbeddingModel: ModelConfig = {
+  id: 'local-hash-384',
+  kind: 'embedding',
+  deployments: [{ provider: localProviderId, model: 'local-hash-384', limits: { concurrency: 4 } }],
+  contextTokens: 1_000_000,
+  dimensions: 384,
+  price: { inputUsdPerMillion: 0, outputUsdPerMillion: 0 },
+};
+
+/** A configured model of the same id wins over the built-in one. */
+export function modelsOf(config: Config): readonly ModelConfig[] {
+  const isTaken = config.models.some((model) => model.id === localEmbeddingModel.id);
+  return isTaken ? config.models : [...config.models, localEmbeddingModel];
+}
+
+export function openProviders(config: Config, clock: Clock, ids: IdSource): readonly Provider[] {
+  return [...config.providers.map((provider) => openProvider(provider, clock, ids)), new HashedEmbedder(localProviderId)];
+}
+
+function openProvider(provider: ProviderConfig, clock: Clock, ids: IdSource): Provider {
+  switch (provider.kind) {
+    case 'openai-compatible':
+      return new OpenAiCompatibleProvider(provider, clock);
+    case 'simulated':
+      return new SimulatedProvider(provider, { clock, ids });
+    default:
+      provider satisfies never;
+      throw new Error('unknown kind of provider');
+  }
+}
+
+export function openPriceBook(models: readonly ModelConfig[]): PriceBook {
+  const configured = models.flatMap((model) => (model.price === undefined ? [] : [{ model: model.id, ...model.price }]));
+  return loadPriceBook(readFileSync(builtInPriceFile, 'utf8'), configured);
+}
+
+/** The model new vector stores embed with, and the size of its vectors. */
+export function embeddingOf(config: Config): { readonly model: string; readonly dimensions: number } {
+  const model = modelsOf(config).find((entry) => entry.id === config.embedding.model);
+  return { model: config.embedding.model, dimensions: model?.dimensions ?? 1_536 };
+}
+
+export function retrievalWeightsOf(config: Config): RetrievalWeights {
+  const isStandIn = config.embedding.model === localEmbeddingModel.id;
+  const dense = config.retrieval.denseWeight ?? (isStandIn ? standInDenseWeightMax : 1);
+  return { dense: isStandIn ? Math.min(dense, standInDenseWeightMax) : dense, lexical: config.retrieval.lexicalWeight };
+}
