@@ -70,7 +70,7 @@ describe('files', () => {
 describe('quotas', () => {
   test('let exactly as many of 500 concurrent creations through as there is room for', async () => {
     const tenant = library.shelves('quota-stores');
-    const attempts = Array.from({ length: 100 }, () =>
+    const attempts = Array.from({ length: 500 }, () =>
       tenant.vectorStores.create({ name: '', metadata: {} }).then(
         () => 'created',
         (error) => error.code,

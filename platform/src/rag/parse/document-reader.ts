@@ -73,6 +73,8 @@ export class DocumentReader implements AsyncDisposable {
       stderr: true,
       resourceLimits: { maxOldGenerationSizeMb: this.#bounds.parseMemoryMb, maxYoungGenerationSizeMb: 32, stackSizeMb: 4 },
     });
+    // A worker that is being terminated may still report why; without a listener that would end the process.
+    worker.on('error', () => {});
     // Without this an idle reader would keep the process alive.
     worker.unref();
     this.#worker = worker;
@@ -111,8 +113,6 @@ async function exchange(worker: Worker, task: ReadingTask, bounds: ExchangeBound
     clearTimeout(timer);
     clearInterval(watch);
     worker.off('message', resolve).off('error', onError).off('exit', onExit);
-    // A worker that is being terminated may still report why; without a listener that would end the process.
-    worker.on('error', () => {});
     bounds.signal.removeEventListener('abort', onAbort);
   }
 }
