@@ -1,7 +1,7 @@
 /** The documents part of the product over an embedded database, with the hashed embedder; every tenant sees it through its own cabinets. */
-import { type RawBuilder, sql } from 'kysely';
+import { sql } from 'kysely';
 import { embedText } from '../../src/adapters/hashed-embedder/embed-text.ts';
-import type { Sql } from '../../src/adapters/postgres/database.ts';
+import type { TenantDatabase } from '../../src/adapters/postgres/database.ts';
 import { PostgresFileCabinet } from '../../src/adapters/postgres/documents-files.ts';
 import { PostgresIngestionShelf } from '../../src/adapters/postgres/documents-ingestion.ts';
 import { PostgresJobQueue } from '../../src/adapters/postgres/documents-jobs.ts';
@@ -11,7 +11,7 @@ import { type IngestionBounds, IngestionWorker } from '../../src/jobs/ingestion-
 import { JobEnvelopes } from '../../src/jobs/job-envelope.ts';
 import { type Clock, systemClock } from '../../src/primitives/clock.ts';
 import { systemIds } from '../../src/primitives/ids.ts';
-import type { Embedder } from '../../src/rag/ingest.ts';
+import type { Embedder, IngestionShelf } from '../../src/rag/ingest.ts';
 import { DocumentReader } from '../../src/rag/parse/document-reader.ts';
 import { type Logger, silentLogger } from '../../src/telemetry/logger.ts';
 import type { Attributes } from '../../src/tenancy/attributes.ts';
@@ -33,6 +33,7 @@ export interface LibraryOptions {
   readonly bounds?: Partial<IngestionBounds>;
   readonly logger?: Logger;
   readonly chunksPerFileMax?: number;
+  readonly shelfOf?: (database: TenantDatabase) => IngestionShelf;
 }
 
 export interface Shelves {
@@ -58,7 +59,10 @@ export class Library implements AsyncDisposable {
       envelopes: this.envelopes,
       reader: this.#reader,
       embedderFor: () => options.embedder ?? hashedEmbedder,
-      shelfOf: (principal) => new PostgresIngestionShelf(db.database.forTenant(principal)),
+      shelfOf: (principal) => {
+        const database = db.database.forTenant(principal);
+        return options.shelfOf?.(database) ?? new PostgresIngestionShelf(database);
+      },
       chunksPerFileMax: options.chunksPerFileMax ?? 20_000,
       logger: options.logger ?? silentLogger,
       ...(options.bounds !== undefined && { bounds: options.bounds }),
@@ -140,10 +144,6 @@ export async function rowsOf(library: Library, tenant: string): Promise<Readonly
     counts[table] = Number(row?.count);
   }
   return counts;
-}
-
-export function run<Row>(statement: RawBuilder<Row>): (db: Sql) => Promise<readonly Row[]> {
-  return async (db) => (await statement.execute(db)).rows;
 }
 
 export { sql };
