@@ -10,7 +10,7 @@ export function assignPools(models: readonly ModelConfig[]): ReadonlyMap<string,
   for (const model of models) {
     const keys = model.deployments.map(deploymentKey);
     const shared = new Set(keys.flatMap((key) => poolOfDeployment.get(key) ?? []));
-    const [poolId = model.id] = shared;
+    const poolId = [...pools.values()].find((earlier) => shared.has(earlier)) ?? model.id;
     pools.set(model.id, poolId);
     for (const key of keys) poolOfDeployment.set(key, poolId);
     merge(pools, shared, poolId);

@@ -92,6 +92,19 @@ test('a caller who goes before the headers come ends the call upstream', async (
   await vi.waitFor(() => expect(upstream.running).toBe(0), 1_000);
 });
 
+test('a caller who goes while a failure explains itself is gone, not failed', async () => {
+  upstream.answerWith((response) => {
+    response.writeHead(500, { 'content-type': 'application/json' });
+    response.write('{"error":');
+  });
+  const leaving = new AbortController();
+  const waiting = open().stream(call, leaving.signal);
+  const refused = expect(waiting).rejects.toThrow('left');
+  await vi.waitFor(() => expect(upstream.running).toBe(1));
+  leaving.abort(new Error('left'));
+  await refused;
+});
+
 test('one stream that ends badly leaves the others alone', async () => {
   open();
   const streams = await Promise.all(Array.from({ length: 20 }, () => provider.stream(call, never())));
