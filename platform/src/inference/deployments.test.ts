@@ -123,13 +123,13 @@ describe('a model', () => {
   test('shares its pool with those it shares a deployment with, also over a third', () => {
     const { inference } = setUp(
       model('m1', ['a', 'x', 3]),
-      model('m2', ['b', 'x', 5]),
+      model('m2', ['b', 'x', 5], ['d', 'x', 2]),
       model('m3', ['b', 'x', 4], ['a', 'x', 9]),
       model('m4', ['c', 'x', 1]),
-      model('m5', ['b', 'x', 6]),
+      model('m5', ['d', 'x', 3]),
     );
     expect(inference.pools()).toEqual([
-      { poolId: 'm1', permits: 7 },
+      { poolId: 'm1', permits: 9 },
       { poolId: 'm4', permits: 1 },
     ]);
   });
