@@ -10,7 +10,7 @@ export interface StatusRouteParts {
   readonly metrics: Metrics;
   /** Undefined when ready, else what is missing. */
   readonly notReady: () => Promise<string | undefined>;
-  readonly prices: () => { readonly version: string; readonly models: number };
+  readonly prices: () => { readonly version: string };
   readonly deployments: () => readonly Readonly<Record<string, unknown>>[];
 }
 

@@ -28,21 +28,22 @@ export function estimateInputTokens(body: Body): number {
 }
 
 function estimateMessages(messages: readonly Body[], tools: unknown): number {
-  let bytes = 0;
-  let extra = messages.length * tokensPerMessage;
+  let tokens = messages.length * tokensPerMessage;
   for (const message of messages) {
-    const { content } = message;
-    if (typeof content === 'string') bytes += Buffer.byteLength(content);
-    else if (Array.isArray(content)) {
-      for (const part of content as readonly Body[]) {
-        if (part['type'] === 'image_url') extra += tokensPerImage;
-        else if (typeof part['text'] === 'string') bytes += Buffer.byteLength(part['text']);
-      }
-    }
-    if (message['tool_calls'] !== undefined) bytes += Buffer.byteLength(JSON.stringify(message['tool_calls']));
+    tokens += tokensOfContent(message['content']);
+    if (message['tool_calls'] !== undefined) tokens += tokensOfInput(JSON.stringify(message['tool_calls']));
   }
-  if (tools !== undefined && tools !== null) bytes += Buffer.byteLength(JSON.stringify(tools));
-  return Math.max(1, Math.ceil((bytes / bytesPerToken) * safety) + extra);
+  if (tools !== undefined && tools !== null) tokens += tokensOfInput(JSON.stringify(tools));
+  return Math.max(1, Math.ceil(tokens));
+}
+
+function tokensOfContent(content: unknown): number {
+  if (typeof content === 'string') return tokensOfInput(content);
+  if (!Array.isArray(content)) return 0;
+  return (content as readonly Body[]).reduce(
+    (sum, part) => sum + (part['type'] === 'image_url' ? tokensPerImage : tokensOfInput(part['text'])),
+    0,
+  );
 }
 
 function tokensOfInput(input: unknown): number {

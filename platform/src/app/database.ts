@@ -1,6 +1,5 @@
 /** Opens the database that the configuration names, migrated and checked: the process refuses to start on a catalogue with a hole in it. */
 
-import { readCatalogue } from '../adapters/postgres/catalogue.ts';
 import { DataDirectoryLock } from '../adapters/postgres/data-directory-lock.ts';
 import { Database } from '../adapters/postgres/database.ts';
 import { EmbeddedEngine } from '../adapters/postgres/embedded-engine.ts';
@@ -79,7 +78,7 @@ async function bringUpToDate(config: Config, database: Database): Promise<Migrat
 }
 
 async function refuseUnsafe(database: Database): Promise<void> {
-  const findings = await lintCatalogue(readCatalogue(database));
+  const findings = await database.withClient((client) => lintCatalogue(async (statement) => (await client.query(statement)).rows));
   if (findings.length === 0) return;
   throw new BulkheadError('unsafe_catalogue', `The database would let tenants see each other:\n${describeFindings(findings)}`);
 }

@@ -8,9 +8,6 @@ import { crc32 } from 'node:zlib';
 import type { TenantId } from '../primitives/ids.ts';
 import type { ApiKeyRecord } from '../tenancy/tenant-directory.ts';
 
-/** For secret scanners. */
-export const apiKeyPattern = /bh_(?:live|test)_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}/;
-
 const wholeKey = /^bh_(live|test)_([0-9A-Za-z]{8})_[0-9A-Za-z]{38}$/;
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const idLength = 8;

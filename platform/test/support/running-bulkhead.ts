@@ -83,8 +83,8 @@ function configArguments(dataDir: string, options: StartOptions): string[] {
 
 /** Without the variables that would change what is configured. */
 function cleanEnvironment(): NodeJS.ProcessEnv {
-  const { DATABASE_URL, VALKEY_URL, HOST, BULKHEAD_CONFIG, BULKHEAD_ADMIN_TOKEN, ...rest } = process.env;
-  return rest;
+  const configuring = new Set(['DATABASE_URL', 'VALKEY_URL', 'HOST', 'BULKHEAD_CONFIG', 'BULKHEAD_ADMIN_TOKEN']);
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !configuring.has(name)));
 }
 
 function untilReady(child: ChildProcess, log: () => string): Promise<string> {

@@ -11,5 +11,3 @@ export const embeddingsRequestSchema = z.looseObject({
   dimensions: z.number().int().min(1).max(10_000).optional(),
   user: z.string().max(512).optional(),
 });
-
-export type EmbeddingsRequest = z.output<typeof embeddingsRequestSchema>;

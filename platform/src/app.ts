@@ -1,0 +1,205 @@
+/**
+ * Composition root: configuration -> adapters -> stages -> surfaces. The only place that chooses adapters. What is opened here is closed here,
+ * in the opposite order, on every way out.
+ */
+import { createHmac } from 'node:crypto';
+import { join } from 'node:path';
+import { FileUsageJournal } from './adapters/journal-file/usage-journal.ts';
+import { MemoryLimitStore } from './adapters/memory/limit-store.ts';
+import type { Database } from './adapters/postgres/database.ts';
+import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts';
+import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
+import { createAdmission } from './admission/admit.ts';
+import { createOutputEstimates } from './admission/estimate.ts';
+import { openDatabase } from './app/database.ts';
+import { openDocuments } from './app/documents.ts';
+import { openIdentity } from './app/identity.ts';
+import { embeddingOf, modelsOf, openPriceBook, openProviders, retrievalWeightsOf } from './app/models.ts';
+import { openSecrets } from './app/secrets.ts';
+import { surfaces } from './app/surfaces.ts';
+import { createTenants } from './app/tenants.ts';
+import type { LoadedConfig } from './config/load.ts';
+import type { Config } from './config/schema.ts';
+import { createGateway, type InjectedAnswer, type InjectedRequest } from './gateway/server.ts';
+import { createInference } from './inference/deployments.ts';
+import { runLedgerFlush } from './jobs/ledger-flush.ts';
+import { createMeter } from './metering/meter.ts';
+import type { PriceBook } from './metering/price-book.ts';
+import { systemClock } from './primitives/clock.ts';
+import { loadVocabulary } from './primitives/count-tokens.ts';
+import { systemIds } from './primitives/ids.ts';
+import { systemRandom } from './primitives/random.ts';
+import type { InferenceParts } from './request-path/serve-inference.ts';
+import { createRetrievalPath } from './request-path/serve-retrieval.ts';
+import { MemoryFairQueue } from './scheduler/memory-fair-queue.ts';
+import type { Logger } from './telemetry/logger.ts';
+import { createMetrics, type Metrics } from './telemetry/metrics.ts';
+import { mintOperatorScope } from './tenancy/mint-operator-scope.ts';
+
+const clock = systemClock;
+const ids = systemIds;
+
+export interface AppOptions {
+  readonly loaded: LoadedConfig;
+  readonly logger: Logger;
+  /** False: serve only `inject`, for commands and tests. */
+  readonly listen: boolean;
+  /** Told what is being done, as it starts. */
+  readonly onStep?: (step: string) => void;
+}
+
+export interface App {
+  /** Empty when nothing listens. */
+  readonly baseUrl: string;
+  readonly adminToken: string;
+  inject(request: Omit<InjectedRequest, 'body' | 'method'> & { readonly method: string; readonly body?: unknown }): Promise<InjectedAnswer>;
+  /** Finishes running streams (bounded), flushes usage, closes the database. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Opens everything. Throws when anything is missing; then nothing stays open. */
+export async function openApp(options: AppOptions): Promise<App> {
+  await using stack = new AsyncDisposableStack();
+  const { loaded, logger, onStep = () => {} } = options;
+  const { config } = loaded;
+  const secrets = openSecrets(config.dataDir, config.auth.secret);
+  const adminToken = config.auth.adminToken ?? secrets.demoAdminToken;
+
+  onStep(config.database.url === undefined ? 'embedded PostgreSQL' : 'PostgreSQL');
+  const { database } = stack.use(await openDatabase(config, logger));
+  const directory = new PostgresTenantDirectory(database, clock);
+  await createTenants(config, directory, mintOperatorScope('configuration'));
+
+  onStep('models, prices, journal');
+  const journal = await openJournal(stack, { config, database, logger });
+  const priceBook = openPriceBook(modelsOf(config));
+  const metrics = createMetrics();
+  const path = openInferencePath(stack, { config, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt });
+
+  onStep('identity, documents');
+  const documents = openDocuments({
+    config,
+    database,
+    clock,
+    ids,
+    logger,
+    secrets,
+    path: { ...path, ids },
+    directory,
+    embedding: embeddingOf(config),
+  });
+  const identity = stack.use(await openIdentity({ loaded, directory, data: documents.data, secrets, clock, logger }));
+  stack.use(documents.start());
+  const retrieval = createRetrievalPath({ ...path, embeddingModel: config.embedding.model, weights: retrievalWeightsOf(config), logger });
+  const usage = new PostgresOperatorUsage(database);
+  const routes = surfaces({ path, retrieval, ids, config, identity, directory, usage, journal, priceBook, probe: () => probe(database) });
+  const gateway = createGateway({ routes, authenticate: identity.edge(adminToken), bounds: config.bounds, clock, ids, logger, metrics });
+  stack.use(gateway);
+  const address = options.listen ? await gateway.listen(config.server) : undefined;
+  warmUp(stack);
+
+  const opened = stack.move();
+  return {
+    baseUrl: address?.url ?? '',
+    adminToken,
+    inject: ({ method, path: target, headers, body }) => gateway.inject(injected(method, target, { headers, body })),
+    close: () => opened.disposeAsync(),
+  };
+}
+
+async function openJournal(
+  stack: AsyncDisposableStack,
+  parts: { readonly config: Config; readonly database: Database; readonly logger: Logger },
+): Promise<FileUsageJournal> {
+  const { config, database, logger } = parts;
+  const ledger = new PostgresUsageLedger(database);
+  const journal = stack.use(await FileUsageJournal.open({ directory: join(config.dataDir, 'journal'), ledger, logger }));
+  startLedgerFlush(stack, { journal, clock, random: systemRandom, logger });
+  return journal;
+}
+
+interface PathParts {
+  readonly config: Config;
+  readonly journal: FileUsageJournal;
+  readonly priceBook: PriceBook;
+  readonly metrics: Metrics;
+  readonly cacheSalt: Buffer;
+}
+
+/** Stages 5 to 8 with their in-process adapters. */
+function openInferencePath(stack: AsyncDisposableStack, { config, journal, priceBook, metrics, cacheSalt }: PathParts): InferenceParts {
+  const inference = createInference({ models: modelsOf(config), providers: openProviders(config, clock, ids), clock });
+  stack.defer(() => inference.close());
+  const { queueRequestsPerTenantMax, queueBytesMax, queueWaitMaxMs, reservationLeaseMs } = config.bounds;
+  const queue = new MemoryFairQueue({
+    clock,
+    requestsPerTenantMax: queueRequestsPerTenantMax,
+    bytesMax: queueBytesMax,
+    waitMaxMs: queueWaitMaxMs,
+  });
+  for (const pool of inference.pools()) queue.setCapacity(pool.poolId, pool.permits);
+  stack.defer(() => queue.close());
+  const admission = stack.use(createAdmission({ store: new MemoryLimitStore(clock), clock, ids, leaseMs: reservationLeaseMs }));
+  metrics.watch({
+    queued: () => queue.snapshot().reduce((sum, pool) => sum + pool.queued, 0),
+    inFlight: () => queue.snapshot().reduce((sum, pool) => sum + pool.inFlight, 0),
+    journalPending: () => journal.pendingCount,
+  });
+  const salts = new Map<string, string>();
+  return {
+    inference,
+    admission,
+    estimates: createOutputEstimates(),
+    queue,
+    meter: createMeter({ priceBook, journal, ids, clock }),
+    metrics,
+    clock,
+    cacheSalt: ({ tenantId }) => saltOf(salts, cacheSalt, tenantId),
+  };
+}
+
+/** 170 ms of work that no request should wait for. */
+function warmUp(stack: AsyncDisposableStack): void {
+  const timer = setTimeout(loadVocabulary, 50);
+  stack.defer(() => clearTimeout(timer));
+}
+
+function startLedgerFlush(stack: AsyncDisposableStack, parts: Parameters<typeof runLedgerFlush>[0]): void {
+  const stop = new AbortController();
+  const running = runLedgerFlush(parts, stop.signal);
+  stack.defer(async () => {
+    stop.abort();
+    await running;
+  });
+}
+
+function saltOf(salts: Map<string, string>, secret: Buffer, tenantId: string): string {
+  const known = salts.get(tenantId);
+  if (known !== undefined) return known;
+  const salt = createHmac('sha256', secret).update(tenantId).digest('base64url').slice(0, 32);
+  if (salts.size < 100_000) salts.set(tenantId, salt);
+  return salt;
+}
+
+async function probe(database: Database): Promise<string | undefined> {
+  try {
+    return (await database.probe()) ? undefined : 'the database gives empty answers';
+  } catch {
+    return 'the database does not answer';
+  }
+}
+
+function injected(
+  method: string,
+  path: string,
+  sent: { readonly headers: Readonly<Record<string, string>> | undefined; readonly body: unknown },
+): InjectedRequest {
+  const { headers = {}, body } = sent;
+  const isRaw = Buffer.isBuffer(body) || body === undefined;
+  return {
+    method: method as InjectedRequest['method'],
+    path,
+    headers: isRaw ? { host: 'localhost', ...headers } : { host: 'localhost', 'content-type': 'application/json', ...headers },
+    ...(body !== undefined && { body: Buffer.isBuffer(body) ? body : JSON.stringify(body) }),
+  };
+}

@@ -1,0 +1,123 @@
+/** Tenant data and the worker behind it: cabinets bound to a principal, and ingestion that runs as the tenant who asked for it. */
+import type { Database } from '../adapters/postgres/database.ts';
+import { PostgresFileCabinet } from '../adapters/postgres/documents-files.ts';
+import { PostgresIngestionShelf } from '../adapters/postgres/documents-ingestion.ts';
+import { PostgresJobQueue } from '../adapters/postgres/documents-jobs.ts';
+import { PostgresVectorStoreCabinet } from '../adapters/postgres/documents-stores.ts';
+import { openIdempotencyCabinet } from '../adapters/postgres/idempotency.ts';
+import { openResponseCabinet } from '../adapters/postgres/responses.ts';
+import { openUsageReader } from '../adapters/postgres/usage-ledger.ts';
+import type { Config } from '../config/schema.ts';
+import { BulkheadError } from '../errors/bulkhead-error.ts';
+import { IngestionWorker } from '../jobs/ingestion-worker.ts';
+import { JobEnvelopes } from '../jobs/job-envelope.ts';
+import type { Clock } from '../primitives/clock.ts';
+import type { IdSource } from '../primitives/ids.ts';
+import type { Embedder } from '../rag/ingest.ts';
+import { DocumentReader } from '../rag/parse/document-reader.ts';
+import type { InferenceParts } from '../request-path/serve-inference.ts';
+import { serveIngestionEmbedding } from '../request-path/serve-ingestion.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { Principal } from '../tenancy/principal.ts';
+import type { TenantDirectory } from '../tenancy/tenant-directory.ts';
+import { openTenantScope, type TenantDataSource, type TenantScope } from '../tenancy/tenant-scope.ts';
+import { tiersOf } from './identity.ts';
+import type { Secrets } from './secrets.ts';
+
+export interface DocumentParts {
+  readonly config: Config;
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly ids: IdSource;
+  readonly logger: Logger;
+  readonly secrets: Secrets;
+  readonly path: InferenceParts & { readonly ids: IdSource };
+  readonly directory: TenantDirectory;
+  readonly embedding: { readonly model: string; readonly dimensions: number };
+}
+
+export interface Documents {
+  readonly data: TenantDataSource;
+  /** Starts ingesting; dispose of what it returns to stop. */
+  start(): AsyncDisposable;
+}
+
+export function openDocuments(parts: DocumentParts): Documents {
+  const { config, database, clock, logger, secrets } = parts;
+  const envelopes = new JobEnvelopes(secrets.jobEnvelope);
+  const reader = new DocumentReader(config.bounds);
+  const data = dataSource(parts, envelopes, () => worker.wake());
+  const worker = new IngestionWorker({
+    queue: new PostgresJobQueue(database.forDirectory(), clock),
+    envelopes,
+    shelfOf: (principal) => new PostgresIngestionShelf(database.forTenant(principal)),
+    reader,
+    embedderFor: (model, principal) => embedderOf(parts, data, { model, principal }),
+    chunksPerFileMax: config.bounds.chunksPerFileMax,
+    logger,
+  });
+  return {
+    data,
+    start() {
+      worker.start();
+      return {
+        async [Symbol.asyncDispose]() {
+          await worker[Symbol.asyncDispose]();
+          await reader[Symbol.asyncDispose]();
+        },
+      };
+    },
+  };
+}
+
+function dataSource(
+  { config, database, clock, ids, embedding }: DocumentParts,
+  envelopes: JobEnvelopes,
+  onEnqueued: () => void,
+): TenantDataSource {
+  const quota = config.bounds;
+  return {
+    bind(principal) {
+      const tenantDatabase = database.forTenant(principal);
+      return {
+        files: new PostgresFileCabinet({ database: tenantDatabase, ids, clock, quota }),
+        vectorStores: new PostgresVectorStoreCabinet({
+          database: tenantDatabase,
+          principal,
+          ids,
+          clock,
+          quota,
+          sealJob: (sealer, job) => envelopes.seal(sealer, job),
+          onEnqueued,
+          embedding,
+          language: config.retrieval.language,
+        }),
+        responses: openResponseCabinet(tenantDatabase),
+        usage: openUsageReader(tenantDatabase),
+        idempotency: openIdempotencyCabinet(tenantDatabase, clock),
+      };
+    },
+  };
+}
+
+/** Embeds as the tenant of the job, in the tenant's turn and on the tenant's bill. */
+function embedderOf(
+  parts: DocumentParts,
+  data: TenantDataSource,
+  job: { readonly model: string; readonly principal: Principal },
+): Embedder {
+  let scope: Promise<TenantScope> | undefined;
+  return {
+    async embed(texts, signal) {
+      scope ??= scopeOf(parts, data, job.principal);
+      return serveIngestionEmbedding(parts.path, { scope: await scope, model: job.model, texts, signal });
+    },
+  };
+}
+
+async function scopeOf({ config, directory }: DocumentParts, data: TenantDataSource, principal: Principal): Promise<TenantScope> {
+  const tenant = await directory.find(principal.tenantId);
+  const tier = tenant === undefined ? undefined : tiersOf(config).get(principal.tier ?? tenant.tier);
+  if (tenant === undefined || tier === undefined) throw new BulkheadError('not_found', 'the tenant of this job is gone');
+  return openTenantScope(principal, tenant, tier, data);
+}

@@ -1,0 +1,99 @@
+/** Who may call: issuers, keys, the cache of verified credentials and the follower that keeps it honest. */
+
+import type { ApiKeyIssuer } from '../admin/tenant-routes.ts';
+import { hasAdminToken } from '../auth/admin-token.ts';
+import { issueApiKey, type Peppers } from '../auth/api-key.ts';
+import { type Authenticator, createAuthenticator } from '../auth/authenticate.ts';
+import { openDevelopmentIssuer } from '../auth/dev-issuer.ts';
+import { type DirectoryFollower, followDirectory } from '../auth/directory-follower.ts';
+import { type KeySource, openJwks, openKeyFile } from '../auth/jwks-source.ts';
+import type { TrustedIssuer } from '../auth/verify-jwt.ts';
+import type { LoadedConfig } from '../config/load.ts';
+import type { Config, IssuerConfig } from '../config/schema.ts';
+import type { EdgeAuthentication } from '../gateway/serve-exchange.ts';
+import type { Clock } from '../primitives/clock.ts';
+import { parseTenantId } from '../primitives/ids.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { TierPolicy } from '../tenancy/tenant.ts';
+import type { TenantDirectory } from '../tenancy/tenant-directory.ts';
+import type { TenantDataSource } from '../tenancy/tenant-scope.ts';
+import type { Secrets } from './secrets.ts';
+
+export interface IdentityParts {
+  readonly loaded: LoadedConfig;
+  readonly directory: TenantDirectory;
+  readonly data: TenantDataSource;
+  readonly secrets: Secrets;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+export class Identity implements AsyncDisposable {
+  readonly apiKeys: ApiKeyIssuer;
+  readonly #authenticator: Authenticator;
+  readonly #follower: DirectoryFollower;
+
+  constructor(authenticator: Authenticator, follower: DirectoryFollower, peppers: Peppers) {
+    this.#authenticator = authenticator;
+    this.#follower = follower;
+    this.apiKeys = { issue: (key) => issueApiKey(peppers, key) };
+  }
+
+  edge(adminToken: string): EdgeAuthentication {
+    return {
+      tenant: (carrier) => this.#authenticator.authenticate(carrier),
+      operator: (headers) => hasAdminToken(headers, adminToken),
+    };
+  }
+
+  /** This process changed the directory: its own cache must not wait for the next poll. */
+  directoryChanged(): Promise<void> {
+    return this.#follower.catchUp();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#follower.close();
+  }
+}
+
+export async function openIdentity({ loaded, directory, data, secrets, clock, logger }: IdentityParts): Promise<Identity> {
+  const { config, demo } = loaded;
+  const peppers: Peppers = { current: 1, byVersion: new Map([[1, secrets.apiKeyPepper]]) };
+  const issuers = config.auth.issuers.map((issuer) => trustedIssuer(issuer, clock));
+  if (demo) issuers.push((await openDevelopmentIssuer(config.dataDir)).trust);
+  const authenticator = createAuthenticator({
+    directory,
+    issuers: new Map(issuers.map((issuer) => [issuer.issuer, issuer])),
+    peppers,
+    tiers: tiersOf(config),
+    data,
+    clock,
+    cacheEntriesMax: config.bounds.credentialCacheEntriesMax,
+    keyEnvironments: new Set(['live', 'test']),
+  });
+  const follower = await followDirectory({
+    directory,
+    onChange: (change) => authenticator.apply(change),
+    onLost: () => authenticator.forgetAll(),
+    logger,
+  });
+  return new Identity(authenticator, follower, peppers);
+}
+
+/** The configured tiers with their names. */
+export function tiersOf(config: Config): ReadonlyMap<string, TierPolicy> {
+  return new Map(
+    Object.entries(config.tiers).map(([name, tier]) => [name, { name, weight: tier.weight, limits: tier.limits, models: tier.models }]),
+  );
+}
+
+function trustedIssuer(issuer: IssuerConfig, clock: Clock): TrustedIssuer {
+  const tenantId = issuer.tenant === undefined ? undefined : parseTenantId(issuer.tenant);
+  const { algorithms, audience, claims, tokenType, maxTokenAgeSeconds } = issuer;
+  return { issuer: issuer.issuer, audience, algorithms, claims, tokenType, maxTokenAgeSeconds, keys: keysOf(issuer, clock), tenantId };
+}
+
+function keysOf(issuer: IssuerConfig, clock: Clock): KeySource {
+  if (issuer.publicKeyFile !== undefined) return openKeyFile(issuer.publicKeyFile);
+  return openJwks(issuer.jwksUri ?? '', clock);
+}

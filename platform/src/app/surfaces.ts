@@ -1,0 +1,78 @@
+/** The route table: data plane, control plane, operations. */
+import { statusRoutes } from '../admin/status-routes.ts';
+import { tenantRoutes } from '../admin/tenant-routes.ts';
+import { type OperatorUsage, usageRoutes } from '../admin/usage-routes.ts';
+import type { Config } from '../config/schema.ts';
+import { fileRoutes } from '../gateway/openai/file-routes.ts';
+import { inferenceRoutes } from '../gateway/openai/inference-routes.ts';
+import { responseRoutes } from '../gateway/openai/response-routes.ts';
+import { vectorStoreRoutes } from '../gateway/openai/vector-store-routes.ts';
+import type { OperatorRoute, Route } from '../gateway/route.ts';
+import type { PriceBook } from '../metering/price-book.ts';
+import type { UsageJournal } from '../metering/usage-journal.ts';
+import type { IdSource } from '../primitives/ids.ts';
+import type { InferenceParts } from '../request-path/serve-inference.ts';
+import type { RetrievalPath } from '../request-path/serve-retrieval.ts';
+import { mintOperatorScope } from '../tenancy/mint-operator-scope.ts';
+import type { TenantRegistry } from '../tenancy/tenant-directory.ts';
+import type { Identity } from './identity.ts';
+
+export interface SurfaceParts {
+  readonly path: InferenceParts;
+  readonly retrieval: RetrievalPath;
+  readonly ids: IdSource;
+  readonly config: Config;
+  readonly identity: Identity;
+  readonly directory: TenantRegistry;
+  readonly usage: OperatorUsage;
+  readonly journal: UsageJournal;
+  readonly priceBook: PriceBook;
+  readonly probe: () => Promise<string | undefined>;
+}
+
+/** Most tokens of retrieved text in one prompt: room for twenty chunks of the default size. */
+const contextTokensMax = 16_000;
+/** Ingestion of a page takes some hundred milliseconds; the SDK would wait 5 s. */
+const pollAfterMs = 250;
+
+export function surfaces(parts: SurfaceParts): readonly Route[] {
+  const { path, retrieval, ids, config, identity, directory, usage, journal, priceBook } = parts;
+  const { clock, metrics, queue, inference } = path;
+  const operator = mintOperatorScope('admin-token');
+  const nowMs = () => clock.nowMs();
+  const control: readonly OperatorRoute[] = tenantRoutes({
+    operator,
+    registry: directory,
+    keys: identity.apiKeys,
+    tierNames: new Set(Object.keys(config.tiers)),
+    nowMs,
+  });
+  return [
+    ...inferenceRoutes(path),
+    ...responseRoutes({ ...path, retrieval, ids, contextTokensMax }),
+    ...fileRoutes({ nowMs }),
+    ...vectorStoreRoutes({ retrieval, pollAfterMs }),
+    ...control.map((route) => seenAtOnce(route, identity)),
+    ...usageRoutes({ operator, usage, flushLedger: () => journal.flush(), nowMs }),
+    ...statusRoutes({
+      queue,
+      metrics,
+      notReady: parts.probe,
+      prices: () => ({ version: priceBook.versionAt(clock.nowMs()) }),
+      deployments: () => inference.deployments().map((deployment) => ({ ...deployment })),
+    }),
+  ];
+}
+
+/** A change of the directory is in force in this process before the operator reads the answer. */
+function seenAtOnce(route: OperatorRoute, identity: Identity): OperatorRoute {
+  if (route.method === 'GET') return route;
+  return {
+    ...route,
+    async handle(exchange) {
+      const answer = await route.handle(exchange);
+      await identity.directoryChanged();
+      return answer;
+    },
+  };
+}

@@ -1,0 +1,21 @@
+/** What enters the inference path, and what the edge says about what left it. */
+import type { LimitState } from '../admission/limit-store.ts';
+import type { UsageEvent } from '../metering/usage-event.ts';
+import type { TenantScope } from '../tenancy/tenant-scope.ts';
+
+export interface InferenceCall {
+  readonly scope: TenantScope;
+  readonly requestId: string;
+  readonly endpoint: UsageEvent['endpoint'];
+  /** OpenAI body of the endpoint, validated. */
+  readonly body: Readonly<Record<string, unknown>>;
+  readonly signal: AbortSignal;
+}
+
+/** Where the time went and what it cost, for the response headers. */
+export interface ServedFacts {
+  readonly limitStates: readonly LimitState[];
+  readonly queueMs: number;
+  readonly upstreamMs: number;
+  readonly event?: UsageEvent | undefined;
+}
