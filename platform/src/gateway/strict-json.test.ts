@@ -85,7 +85,7 @@ describe('parseStrictJson', () => {
       '{}',
       '/*',
       '//',
-    ); // prettier-ignore
+    );
     fc.assert(
       fc.property(fc.array(piece, { maxLength: 12 }), fc.boolean(), (pieces, wrapped) => {
         const text = wrapped ? `{"x":${pieces.join('')}}` : pieces.join('');

@@ -33,9 +33,10 @@ const schema = z.strictObject({
     ])
     .optional(),
   bias: z.record(z.string().regex(/^\d+$/), z.number()).optional(),
-}); // prettier-ignore
+});
 
 const valid: JsonObject = { model: 'm', messages: [{ role: 'user', content: 'x' }] };
+// biome-ignore format: a table
 const faults: readonly (readonly [string, JsonObject, string, string | null])[] = [
   ['a missing field', { messages: valid['messages'] }, 'missing_required_parameter', 'model'],
   ['a missing nested field', { ...valid, messages: [{ content: 'x' }] }, 'missing_required_parameter', 'messages.0.role'],
@@ -56,7 +57,7 @@ const faults: readonly (readonly [string, JsonObject, string, string | null])[] 
   ['a missing discriminator', { ...valid, strategy: {} }, 'missing_required_parameter', 'strategy.type'],
   ['a bad key', { ...valid, bias: { abc: 1 } }, 'invalid_value', 'bias.abc'],
   ['a bad key of 1,000 characters', { ...valid, bias: { ['k'.repeat(1_000)]: 1 } }, 'invalid_value', `bias.${'k'.repeat(64)}`],
-]; // prettier-ignore
+];
 
 describe('validateBody', () => {
   it('returns the parsed body', () => {

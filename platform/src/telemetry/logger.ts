@@ -6,6 +6,8 @@ import { type Logger as PinoLogger, pino } from 'pino';
 
 export interface LogFields {
   readonly requestId?: string | undefined;
+  /** What the client calls the request: printable, at most 512 characters. */
+  readonly clientRequestId?: string | undefined;
   readonly tenantId?: string | undefined;
   readonly keyId?: string | undefined;
   readonly route?: string | undefined;

@@ -1,0 +1,48 @@
+/** The exchanges that are open now: for disconnects, deadlines, heartbeats and an orderly end. */
+import type { Socket } from 'node:net';
+import type { OpenExchange } from './open-exchange.ts';
+
+export class OpenExchanges {
+  readonly #open = new Set<OpenExchange>();
+  readonly #latestOfSocket = new WeakMap<object, OpenExchange>();
+  #whenEmpty: PromiseWithResolvers<void> | undefined;
+
+  get size(): number {
+    return this.#open.size;
+  }
+
+  add(exchange: OpenExchange): void {
+    this.#open.add(exchange);
+    this.#latestOfSocket.set(exchange.request.socket, exchange);
+  }
+
+  remove(exchange: OpenExchange): void {
+    this.#open.delete(exchange);
+    if (this.#open.size === 0) this.#whenEmpty?.resolve();
+  }
+
+  /** The exchange that a fault of this connection belongs to. */
+  ofSocket(socket: Socket): OpenExchange | undefined {
+    const exchange = this.#latestOfSocket.get(socket);
+    return exchange !== undefined && this.#open.has(exchange) ? exchange : undefined;
+  }
+
+  /** Heartbeats and stalls of the streams; `onExpired` gets what is older than `durationMaxMs`. O(open). */
+  sweep(nowMs: number, durationMaxMs: number, onExpired: (exchange: OpenExchange) => void): void {
+    for (const exchange of this.#open) {
+      exchange.stream?.sweep(nowMs);
+      if (nowMs - exchange.startedAtMs >= durationMaxMs) onExpired(exchange);
+    }
+  }
+
+  /** Resolves at once when nothing is open. */
+  whenEmpty(): Promise<void> {
+    if (this.#open.size === 0) return Promise.resolve();
+    this.#whenEmpty ??= Promise.withResolvers<void>();
+    return this.#whenEmpty.promise;
+  }
+
+  all(): readonly OpenExchange[] {
+    return [...this.#open];
+  }
+}

@@ -1,0 +1,170 @@
+/** Puts an answer, or an error, on the wire. The only place that writes response heads. */
+import { BulkheadError } from '../errors/bulkhead-error.ts';
+import type { Clock } from '../primitives/clock.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import { EventStream } from './event-stream.ts';
+import type { Answer, EventsAnswer } from './exchange.ts';
+import type { GatewayBounds } from './gateway-bounds.ts';
+import type { OpenExchange } from './open-exchange.ts';
+import { type ErrorAnswer, errorAnswer } from './openai-error.ts';
+
+export interface SendParts {
+  readonly bounds: GatewayBounds;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** True from the moment the server closes: connections are not kept. */
+  readonly isDraining: () => boolean;
+}
+
+/** Resolves when the answer was handed to the socket; for a stream when its last event was. Throws only before anything was sent. */
+export async function sendAnswer(parts: SendParts, exchange: OpenExchange, answer: Answer): Promise<void> {
+  switch (answer.kind) {
+    case 'json': {
+      const body = Buffer.isBuffer(answer.body) ? answer.body : JSON.stringify(answer.body);
+      sendWhole(parts, exchange, { ...answer, contentType: 'application/json', body });
+      return;
+    }
+    case 'bytes':
+      sendWhole(parts, exchange, answer);
+      return;
+    case 'events':
+      await sendEvents(parts, exchange, answer);
+      return;
+    default:
+      answer satisfies never;
+  }
+}
+
+/** Answers with the error if nothing was sent yet, else as the stream's last event. Returns the error's status and code. */
+export function sendError(
+  parts: SendParts,
+  exchange: OpenExchange,
+  error: unknown,
+  headers: Readonly<Record<string, string>> = {},
+): ErrorAnswer {
+  const answer = errorAnswer(error, exchange.requestId);
+  const { stream, response } = exchange;
+  if (stream?.hasStarted === true) stream.fail(answer.body);
+  else if (response.headersSent) response.destroy();
+  else sendWhole(parts, exchange, { ...answer, headers: { ...answer.headers, ...headers }, contentType: 'application/json' });
+  return answer;
+}
+
+interface WholeAnswer {
+  readonly status: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly contentType: string;
+  readonly body: string | Uint8Array;
+  readonly closesConnection?: boolean;
+}
+
+/** A body this small is read away by Node itself while the connection lives on. */
+const unreadBytesKept = 65_536;
+
+function sendWhole(parts: SendParts, exchange: OpenExchange, answer: WholeAnswer): void {
+  const { response } = exchange;
+  if (exchange.endedBy?.code === 'client_closed_request' || response.headersSent) return;
+  const rest = unreadBody(exchange);
+  const closes = answer.closesConnection === true || rest !== 'none' || parts.isDraining();
+  response.writeHead(answer.status, headOf(exchange, answer, closes));
+  if (rest === 'linger' && answer.closesConnection !== true) endAfterLinger(parts, exchange, answer.body);
+  else response.end(answer.body);
+}
+
+function headOf(exchange: OpenExchange, answer: WholeAnswer, closes: boolean): string[] {
+  const { body } = answer;
+  const length = typeof body === 'string' ? Buffer.byteLength(body) : body.byteLength;
+  const head = ['content-type', answer.contentType, 'content-length', String(length), 'x-request-id', exchange.requestId];
+  for (const name in answer.headers) head.push(name, answer.headers[name] ?? '');
+  if (exchange.openedScope !== undefined) head.push('cache-control', 'no-store');
+  if (closes) head.push('connection', 'close');
+  return head;
+}
+
+/** `close`: what remains will not come or is not wanted. `linger`: it is on its way and has to be read away first. */
+function unreadBody({ request }: OpenExchange): 'none' | 'close' | 'linger' {
+  if (request.complete) return 'none';
+  const { headers } = request;
+  const isChunked = headers['transfer-encoding'] !== undefined;
+  const length = Number(headers['content-length'] ?? 0);
+  if (!isChunked && length === 0) return 'none';
+  if (headers.expect !== undefined) return 'close';
+  return isChunked || length > unreadBytesKept ? 'linger' : 'none';
+}
+
+/**
+ * Sends the whole answer but keeps the connection half alive while the client still writes: closing at once would reset it, and the
+ * client would see a broken pipe instead of the refusal (RFC 9112 section 9.6).
+ */
+function endAfterLinger({ bounds }: SendParts, exchange: OpenExchange, body: string | Uint8Array): void {
+  const { request, response } = exchange;
+  let readAway = 0;
+  const end = (): void => {
+    clearTimeout(timer);
+    request.off('data', onChunk).off('end', end).off('close', end);
+    response.end();
+  };
+  const onChunk = (chunk: Buffer): void => {
+    readAway += chunk.length;
+    if (readAway > bounds.lingerBytesMax) end();
+  };
+  const timer = setTimeout(end, bounds.lingerMs);
+  response.write(body);
+  request.on('data', onChunk).on('end', end).on('close', end).resume();
+}
+
+async function sendEvents(parts: SendParts, exchange: OpenExchange, answer: EventsAnswer): Promise<void> {
+  const stream = openStream(parts, exchange, answer.headers ?? {});
+  exchange.stream = stream;
+  // Run even for a client that has gone: the producer holds things that only its own end releases.
+  if (exchange.endedBy !== undefined) stream.abandon();
+  await answer.run(stream);
+  stream.end();
+}
+
+function openStream(
+  { bounds, clock, logger, isDraining }: SendParts,
+  exchange: OpenExchange,
+  headers: Readonly<Record<string, string>>,
+): EventStream {
+  const { requestId } = exchange;
+  return new EventStream({
+    response: exchange.response,
+    headers: { ...headers, 'x-request-id': requestId, ...(isDraining() && { connection: 'close' }) },
+    bounds: { backlogBytesMax: bounds.streamBacklogBytesMax, stallMaxMs: bounds.streamStallMaxMs, heartbeatMs: bounds.heartbeatMs },
+    clock,
+    onDrop: (reason) => {
+      logger.info(
+        { requestId, route: exchange.route?.path, tenantId: exchange.openedScope?.tenantId, reason },
+        'dropped a client that reads too slowly',
+      );
+      exchange.end(new BulkheadError('client_closed_request', 'the client reads too slowly'));
+    },
+  });
+}
+
+/** For a connection on which no exchange is open: the parser refused what came. */
+export function rawErrorAnswer(error: BulkheadError, requestId: string): string {
+  const { status, headers, body } = errorAnswer(error, requestId);
+  const fields = {
+    'content-type': 'application/json',
+    'content-length': String(Buffer.byteLength(body)),
+    'x-request-id': requestId,
+    ...headers,
+    connection: 'close',
+  };
+  const head = Object.entries(fields).map(([name, value]) => `${name}: ${value}\r\n`);
+  return `HTTP/1.1 ${status} ${reasonOf(status)}\r\n${head.join('')}\r\n${body}`;
+}
+
+function reasonOf(status: number): string {
+  return reasons.get(status) ?? 'Error';
+}
+
+const reasons: ReadonlyMap<number, string> = new Map([
+  [400, 'Bad Request'],
+  [405, 'Method Not Allowed'],
+  [408, 'Request Timeout'],
+  [413, 'Payload Too Large'],
+  [431, 'Request Header Fields Too Large'],
+]);

@@ -1,0 +1,253 @@
+/**
+ * The HTTP edge: connections in, exchanges out. Before it: sockets. After it: the handlers of the route table.
+ *
+ * Fastify routes, owns the server and injects requests in tests; its reply, its body parsers and its error texts are not used, because
+ * every byte that leaves here is an answer of ours, for faults of the transport too. Invariants: every answer carries `x-request-id`;
+ * no body is read before the sender is known; an exchange ends exactly once, and its handler's signal is aborted when its client leaves;
+ * nothing waits longer than a named bound.
+ *
+ * HTTP/1.1 only: HTTP/2 and TLS are the load balancer's.
+ */
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { BulkheadError } from '../errors/bulkhead-error.ts';
+import type { Clock } from '../primitives/clock.ts';
+import type { IdSource } from '../primitives/ids.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import { transportError } from './client-error.ts';
+import { type ConfiguredBounds, defaultEdgeBounds, type EdgeBounds, type GatewayBounds } from './gateway-bounds.ts';
+import { createHttpServer, methodsOf } from './http-server.ts';
+import { OpenExchange } from './open-exchange.ts';
+import { OpenExchanges } from './open-exchanges.ts';
+import type { Route } from './route.ts';
+import { rawErrorAnswer, sendError } from './send-answer.ts';
+import { type EdgeAuthentication, type ServeParts, serveExchange } from './serve-exchange.ts';
+
+export interface GatewayParts {
+  readonly routes: readonly Route[];
+  readonly authenticate: EdgeAuthentication;
+  readonly bounds: ConfiguredBounds & Partial<EdgeBounds>;
+  readonly clock: Clock;
+  readonly ids: IdSource;
+  readonly logger: Logger;
+  readonly metrics?: GatewayMetrics | undefined;
+  /** `host` or `host:port` as clients send it; absent: any. */
+  readonly allowedHosts?: readonly string[] | undefined;
+}
+
+/** Port: what the edge counts. `route` is the pattern, never the path. */
+export interface GatewayMetrics {
+  observeHttp(route: string, method: string, status: number): void;
+  observeRefusal(tenantId: string, code: string): void;
+}
+
+export interface InjectedRequest {
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  readonly path: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: string | Buffer;
+}
+
+export interface InjectedAnswer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | readonly string[] | number | undefined>>;
+  readonly body: string;
+}
+
+export interface Gateway extends AsyncDisposable {
+  /** Binds and serves; port 0 takes a free one. Returns the address in use. */
+  listen(address: {
+    readonly host: string;
+    readonly port: number;
+  }): Promise<{ readonly host: string; readonly port: number; readonly url: string }>;
+  /** Serves a request without a socket. */
+  inject(request: InjectedRequest): Promise<InjectedAnswer>;
+  /** Exchanges that are being served now. */
+  openExchanges(): number;
+  /** Stops accepting, lets what runs finish for `shutdownGraceMs`, then ends it with an error (event). Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Asserts that no two routes collide. Nothing listens yet. */
+export function createGateway(parts: GatewayParts): Gateway {
+  const edge = new Edge(parts);
+  return {
+    listen: (address) => edge.listen(address),
+    inject: (request) => edge.inject(request),
+    openExchanges: () => edge.openExchanges,
+    close: () => edge.close(),
+    [Symbol.asyncDispose]: () => edge.close(),
+  };
+}
+
+class Edge {
+  readonly #parts: GatewayParts;
+  readonly #bounds: GatewayBounds;
+  readonly #server: FastifyInstance<Server>;
+  readonly #exchanges = new OpenExchanges();
+  readonly #serve: ServeParts;
+  readonly #sweeper: NodeJS.Timeout;
+  #closed: Promise<void> | undefined;
+
+  constructor(parts: GatewayParts) {
+    this.#parts = parts;
+    this.#bounds = { ...defaultEdgeBounds, ...parts.bounds };
+    this.#server = createHttpServer(this.#bounds, {
+      onUnrouted: (request, response) => this.#enter(undefined, request, response),
+      onBrokenConnection: (error, socket) => this.#failConnection(transportError(error), socket),
+    });
+    this.#serve = {
+      bounds: this.#bounds,
+      clock: parts.clock,
+      logger: parts.logger,
+      authenticate: parts.authenticate,
+      isDraining: () => this.#closed !== undefined,
+      headerRules: {
+        headersMax: this.#bounds.headersMax,
+        allowedHosts: parts.allowedHosts === undefined ? undefined : new Set(parts.allowedHosts.map((host) => host.toLowerCase())),
+      },
+      methodsOf: (path) => methodsOf(this.#server, path),
+      onRefusal: parts.metrics && ((tenantId, code) => parts.metrics?.observeRefusal(tenantId, code)),
+    };
+    for (const route of parts.routes) this.#addRoute(route);
+    this.#server.server.on('connect', (_, socket: Socket) => {
+      this.#failConnection(new BulkheadError('method_not_allowed', 'CONNECT is not served here'), socket);
+    });
+    this.#sweeper = setInterval(() => this.#sweep(), this.#bounds.sweepMs).unref();
+  }
+
+  get openExchanges(): number {
+    return this.#exchanges.size;
+  }
+
+  async listen(address: { readonly host: string; readonly port: number }) {
+    await this.#server.listen(address);
+    const bound = this.#server.server.address() as AddressInfo;
+    const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
+    return { host: bound.address, port: bound.port, url: `http://${host}:${bound.port}` };
+  }
+
+  async inject(request: InjectedRequest): Promise<InjectedAnswer> {
+    const { method, path, headers = {}, body } = request;
+    const answer = await this.#server.inject({ method, url: path, headers, ...(body !== undefined && { payload: body }) });
+    return { status: answer.statusCode, headers: answer.headers, body: answer.body };
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#drain();
+    return this.#closed;
+  }
+
+  #addRoute(route: Route): void {
+    const enter = (request: FastifyRequest, reply: FastifyReply): void => {
+      reply.hijack();
+      const params = request.params as Readonly<Record<string, string>>;
+      // The router takes `/v1/files/` for a file with an empty id.
+      const isWhole = !Object.values(params).includes('');
+      this.#enter(isWhole ? route : undefined, request.raw, reply.raw, params);
+    };
+    // What Fastify thinks of a content type does not matter: the body is judged after the sender is known.
+    this.#server.route({
+      method: route.method,
+      url: route.path,
+      handler: enter,
+      errorHandler: (_, request, reply) => enter(request, reply),
+    });
+  }
+
+  #enter(
+    route: Route | undefined,
+    request: IncomingMessage,
+    response: ServerResponse,
+    params: Readonly<Record<string, string>> = {},
+  ): void {
+    const { ids, clock } = this.#parts;
+    const exchange = new OpenExchange({ request, response, route, params, requestId: ids.next('req_'), startedAtMs: clock.monotonicMs() });
+    this.#exchanges.add(exchange);
+    response.on('close', () => this.#leave(exchange));
+    void serveExchange(this.#serve, exchange);
+  }
+
+  #leave(exchange: OpenExchange): void {
+    const { request, response, route, requestId } = exchange;
+    this.#exchanges.remove(exchange);
+    if (!response.writableFinished) exchange.clientLeft();
+    const { clock, logger, metrics } = this.#parts;
+    const method = route?.method ?? '-';
+    const pattern = route?.path ?? '-';
+    const status = response.writableFinished ? response.statusCode : 499;
+    metrics?.observeHttp(pattern, method, status);
+    logger.debug(
+      {
+        requestId,
+        clientRequestId: printableId(request.headers['x-client-request-id']),
+        tenantId: exchange.openedScope?.tenantId,
+        keyId: exchange.openedScope?.principal.keyId,
+        route: pattern,
+        method,
+        status,
+        durationMs: clock.monotonicMs() - exchange.startedAtMs,
+      },
+      'answered',
+    );
+  }
+
+  #sweep(): void {
+    const { streamDurationMaxMs } = this.#bounds;
+    this.#exchanges.sweep(this.#parts.clock.monotonicMs(), streamDurationMaxMs, (exchange) =>
+      this.#cut(exchange, new BulkheadError('duration_exceeded', `an answer may take ${streamDurationMaxMs} ms`)),
+    );
+  }
+
+  #cut(exchange: OpenExchange, error: BulkheadError): void {
+    exchange.end(error);
+    if (exchange.response.writableEnded) exchange.response.destroy();
+    else sendError(this.#serve, exchange, error);
+  }
+
+  /** The parser gave up on this connection, or its time is up. `error` undefined: nobody is there to read an answer. */
+  #failConnection(error: BulkheadError | undefined, socket: Socket): void {
+    if (error === undefined || !socket.writable) {
+      socket.destroy();
+      return;
+    }
+    const exchange = this.#exchanges.ofSocket(socket);
+    if (exchange === undefined) {
+      const requestId = this.#parts.ids.next('req_');
+      this.#parts.logger.debug({ requestId, code: error.code }, 'refused a malformed request');
+      socket.end(rawErrorAnswer(error, requestId), () => socket.destroy());
+    } else if (!exchange.breakOff(error)) {
+      // An answer is on its way already; after it the connection is worth nothing.
+      socket.destroy();
+    }
+  }
+
+  async #drain(): Promise<void> {
+    const closed = this.#server.close();
+    await within(this.#exchanges.whenEmpty(), this.#bounds.shutdownGraceMs);
+    const running = this.#exchanges.all();
+    for (const exchange of running)
+      this.#cut(exchange, new BulkheadError('shutting_down', 'the server is shutting down', { retryAfterMs: 1_000 }));
+    await within(this.#exchanges.whenEmpty(), lastWordsMs);
+    clearInterval(this.#sweeper);
+    this.#server.server.closeAllConnections();
+    await closed;
+  }
+}
+
+/** For the error events of a shutdown to reach their clients. */
+const lastWordsMs = 1_000;
+
+/** Resolves when `work` does, at the latest after `timeoutMs`. */
+async function within(work: Promise<void>, timeoutMs: number): Promise<void> {
+  const { promise: timeout, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, timeoutMs);
+  await Promise.race([work, timeout]);
+  clearTimeout(timer);
+}
+
+/** The client's own id, for its support ticket: logged when it is at most 512 printable ASCII characters, never used. */
+function printableId(text: string | string[] | undefined): string | undefined {
+  return typeof text === 'string' && /^[\x20-\x7e]{1,512}$/.test(text) ? text : undefined;
+}
