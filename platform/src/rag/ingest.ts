@@ -17,7 +17,7 @@ import type { ReadChunk } from './parse/reading.ts';
 
 /** Port: texts to vectors, `[texts.length][dimension]`, in order. Composition binds it to a model and to the tenant that pays. */
 export interface Embedder {
-  embed(texts: readonly string[], signal: AbortSignal): Promise<readonly Float32Array[]>;
+  readonly embed: (texts: readonly string[], signal: AbortSignal) => Promise<readonly Float32Array[]>;
 }
 
 /** Port: the part of a tenant's stores that ingestion works on. */
