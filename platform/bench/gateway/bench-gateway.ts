@@ -40,7 +40,10 @@ interface Field {
 const options = readOptions();
 const interrupt = new AbortController();
 for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupt.abort(new Error(`stopped by ${signal}`)));
-await main();
+await main().catch((error: unknown) => {
+  process.stderr.write(`bench-gateway: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+});
 
 function readOptions(): Options {
   const { values } = parseArgs({
