@@ -9,6 +9,8 @@ export interface BulkheadErrorOptions {
   readonly details?: Readonly<Record<string, string | number | boolean | null>>;
   /** Headers the answer carries beside those of every error. */
   readonly headers?: Readonly<Record<string, string>>;
+  /** Where OpenAI answers the same code with another status on one route. */
+  readonly status?: number;
   readonly cause?: unknown;
 }
 
@@ -19,6 +21,7 @@ export class BulkheadError extends Error {
   readonly retryAfterMs: number | undefined;
   readonly details: Readonly<Record<string, string | number | boolean | null>> | undefined;
   readonly headers: Readonly<Record<string, string>> | undefined;
+  readonly #status: number | undefined;
 
   /** `message` says what was wrong, the limit and the actual size; it never echoes secrets or more than 64 characters of input. */
   constructor(code: ErrorCode, message: string, options: BulkheadErrorOptions = {}) {
@@ -29,10 +32,12 @@ export class BulkheadError extends Error {
     this.retryAfterMs = options.retryAfterMs;
     this.details = options.details;
     this.headers = options.headers;
+    this.#status = options.status;
   }
 
   get rule(): ErrorRule {
-    return errorRule(this.code);
+    const rule = errorRule(this.code);
+    return this.#status === undefined ? rule : { ...rule, status: this.#status };
   }
 }
 

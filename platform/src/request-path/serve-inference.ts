@@ -134,9 +134,8 @@ function resolveModel(parts: InferenceParts, call: InferenceCall, kind: 'chat' |
   const id = String(call.body['model']);
   const route = parts.inference.resolve(id, call.scope.policy);
   if (route !== undefined && route.model.kind === kind) return route;
-  throw new BulkheadError('model_not_found', `The model ${quoteInput(id)} does not exist or you do not have access to it.`, {
-    param: 'model',
-  });
+  const message = `The model ${quoteInput(id)} does not exist or you do not have access to it.`;
+  throw new BulkheadError('model_not_found', message, { param: 'model', ...(call.endpoint === 'responses' && { status: 400 }) });
 }
 
 function providerCall(parts: InferenceParts, call: InferenceCall): Omit<ProviderCall, 'upstreamModel'> {

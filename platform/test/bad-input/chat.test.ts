@@ -124,7 +124,7 @@ const refused: readonly (readonly [string, string, unknown, number, string, stri
   [
     '38 a chain of 10,000 references',
     '/chat/completions',
-    chat(jsonSchema(refChain(9_000))),
+    chat(jsonSchema(refChain(1_000))),
     400,
     'invalid_value',
     'response_format.json_schema.schema',

@@ -22,6 +22,11 @@ function clientOf(tenant: string, credential: 'apiKey' | 'jwt' = 'apiKey'): Open
   });
 }
 
+/** Without the schema check, for what the schema does not describe: base64 vectors, and errors that the check would wrap. */
+function plainClientOf(tenant: string): OpenAI {
+  return new OpenAI({ baseURL: `${bulkhead.baseUrl}/v1`, apiKey: bulkhead.tenant(tenant).apiKey, maxRetries: 0 });
+}
+
 const question = 'What is the code word of the launch?';
 const wordOf: Readonly<Record<string, string>> = { acme: 'kestrel', globex: 'marzipan' };
 
@@ -98,7 +103,7 @@ describe('the unchanged openai SDK', () => {
 
   it('embeds, as floats and as the base64 the SDK asks for by itself', async () => {
     const client = clientOf('acme');
-    const defaults = await client.embeddings.create({ model: 'local-hash-384', input: ['one', 'two'] });
+    const defaults = await plainClientOf('acme').embeddings.create({ model: 'local-hash-384', input: ['one', 'two'] });
     const floats = await client.embeddings.create({ model: 'local-hash-384', input: ['one', 'two'], encoding_format: 'float' });
     expect(defaults.data[0]?.embedding).toHaveLength(384);
     expect(Array.from(defaults.data[0]?.embedding ?? [])).toEqual(floats.data[0]?.embedding.map(Math.fround));
@@ -175,7 +180,7 @@ describe('the unchanged openai SDK', () => {
   });
 
   it('refuses beyond the limit with what the SDK needs to wait', async () => {
-    const client = clientOf('initech');
+    const client = plainClientOf('initech');
     const outcomes = await Promise.allSettled(
       Array.from({ length: 80 }, () => client.embeddings.create({ model: 'local-hash-384', input: 'x' })),
     );

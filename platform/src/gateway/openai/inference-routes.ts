@@ -1,13 +1,8 @@
 /** `/v1/chat/completions`, `/v1/embeddings`, `/v1/models`: OpenAI's dialect of the inference path. */
 import { BulkheadError, quoteInput } from '../../errors/bulkhead-error.ts';
 import type { Clock } from '../../primitives/clock.ts';
-import {
-  type InferenceCall,
-  type InferenceParts,
-  serveCompletion,
-  serveEmbedding,
-  serveStream,
-} from '../../request-path/serve-inference.ts';
+import type { InferenceCall } from '../../request-path/inference-call.ts';
+import { type InferenceParts, serveCompletion, serveEmbedding, serveStream } from '../../request-path/serve-inference.ts';
 import type { Answer, EventWriter, TenantExchange } from '../exchange.ts';
 import type { TenantRoute } from '../route.ts';
 import { validateBody } from '../validate.ts';

@@ -230,7 +230,6 @@ export class ResponseTranscript {
       output: structuredClone(this.#output),
       ...echoOf(request),
       service_tier: request.serviceTier ?? 'default',
-      usage: null,
     };
   }
 }
@@ -258,7 +257,8 @@ function echoOf(request: ResponseRequest): JsonRecord {
     metadata: request.metadata,
     safety_identifier: request.safetyIdentifier,
     prompt_cache_key: request.promptCacheKey,
-    user: request.user,
+    // The one field of the schema that may be absent and may not be null.
+    ...(request.user !== null && { user: request.user }),
   };
 }
 
