@@ -1,0 +1,22 @@
+import { describe, expect, it } from 'vitest';
+import { MemoryLimitStore } from '../../src/adapters/memory/limit-store.ts';
+import { ManualClock } from '../../src/primitives/clock.ts';
+import { describeLimitStore } from '../contracts/limit-store.ts';
+
+describeLimitStore('the in-memory limit store', async (clock) => new MemoryLimitStore(clock));
+
+describe('its memory', () => {
+  it('does not grow with the number of tenants that were here once', async () => {
+    const clock = new ManualClock();
+    const store = new MemoryLimitStore(clock);
+    for (let index = 0; index < 20_000; index++) {
+      const scopes = [{ name: 'tenant', key: `t${index}`, limits: { requestsPerMinute: 10, concurrency: 1 } } as const];
+      await store.reserve({ reservationId: `r${index}`, leaseMs: 1_000, amounts: { requests: 1, tokens: 0 }, scopes });
+      await store.settle(`r${index}`, { tokens: 0 });
+      clock.advance(10);
+    }
+    clock.advance(60_000);
+    await store.reap();
+    expect(store.scopeCount).toBe(0);
+  });
+});
