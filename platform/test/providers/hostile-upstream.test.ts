@@ -84,7 +84,7 @@ describe('a stream', () => {
     ['that is a word', ['data: null\n\n']],
     ['of ten megabytes', [`data: {"x":"${'x'.repeat(10_000_000)}"}\n\n`, done]],
     ['that never ends', ['data: '.padEnd(1_100_000, 'x')]],
-    ['after a flood of comments', [': flood\n'.repeat(100_000), event('late')]],
+    ['after a flood of comments', [': flood\n'.repeat(200_000), event('late')]],
     ['that is an error', ['data: {"error":{"message":"secret","type":"server_error"}}\n\n', event('late')]],
     ['named an error', ['event: error\ndata: {"message":"secret"}\n\n', event('late')]],
   ])('with an event %s ends there, after what came before', async (_name, pieces) => {

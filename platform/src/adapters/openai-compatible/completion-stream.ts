@@ -1,6 +1,6 @@
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
 import type { CompletionEvent, CompletionStream } from '../../inference/provider.ts';
-import { type SseEvent, SseParser, type SseParserLimits } from './sse-parser.ts';
+import { type SseEvent, SseReader } from './sse-reader.ts';
 import type { UpstreamExchange } from './upstream-exchange.ts';
 import { failureInBody, malformed } from './upstream-failures.ts';
 
@@ -9,9 +9,9 @@ export class SseCompletionStream implements CompletionStream {
   readonly batches: AsyncIterable<readonly CompletionEvent[]>;
   readonly #exchange: UpstreamExchange;
 
-  constructor(exchange: UpstreamExchange, limits?: SseParserLimits) {
+  constructor(exchange: UpstreamExchange) {
     this.#exchange = exchange;
-    this.batches = readBatches(exchange, new SseParser(limits));
+    this.batches = readBatches(exchange);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -19,12 +19,13 @@ export class SseCompletionStream implements CompletionStream {
   }
 }
 
-async function* readBatches(exchange: UpstreamExchange, parser: SseParser): AsyncGenerator<readonly CompletionEvent[], void> {
+async function* readBatches(exchange: UpstreamExchange): AsyncGenerator<readonly CompletionEvent[], void> {
+  const reader = new SseReader();
   let isDone = false;
   try {
     while (!isDone) {
       const chunks = await exchange.read();
-      const { events, failure, sawDone } = understand(parse(parser, chunks));
+      const { events, failure, sawDone } = understand(chunks === undefined ? reader.end() : chunks.flatMap((chunk) => reader.read(chunk)));
       isDone = sawDone || chunks === undefined;
       if (events.length > 0) yield events;
       if (failure !== undefined) throw failure;
@@ -33,14 +34,6 @@ async function* readBatches(exchange: UpstreamExchange, parser: SseParser): Asyn
     if (isDone) exchange.leave();
     else exchange.abort();
   }
-}
-
-/** Events that these chunks complete; undefined chunks are the end of the body. */
-function parse(parser: SseParser, chunks: readonly Buffer[] | undefined): readonly SseEvent[] {
-  const received: SseEvent[] = [];
-  if (chunks === undefined) parser.end(received);
-  else for (const chunk of chunks) parser.push(chunk, received);
-  return received;
 }
 
 interface Understood {

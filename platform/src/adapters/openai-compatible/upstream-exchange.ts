@@ -21,8 +21,9 @@ const remainderMs = 1_000;
 const interimHeadsMax = 16;
 
 /**
- * One POST and its answer, read at the consumer's pace. A dispatch handler and not undici's `request`, because a stream object for
- * each answer and a promise for each chunk cost more than the chunks: see platform/bench/gateway/stream-path.ts.
+ * One POST and its answer, read at the consumer's pace. A dispatch handler and not undici's `request`: without a stream object for each
+ * answer and a promise for each chunk, 10,000 events a second in 2,000 streams take 17 % of a core, JSON included, where `request` with
+ * the same parsing takes 18 % and a pipe that looks at nothing 13 % (platform/bench/gateway/stream-path.ts).
  *
  * It ends by the end of the body, a failure, the signal, or `abort`; the last three destroy the socket.
  */
