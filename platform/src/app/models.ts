@@ -9,7 +9,7 @@ import type { Provider } from '../inference/provider.ts';
 import { builtInPriceFile, loadPriceBook, type PriceBook } from '../metering/price-book.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
-import { type RetrievalWeights, standInDenseWeightMax } from '../rag/retrieve.ts';
+import { type RetrievalWeights, standInDenseWeight, standInDenseWeightMax } from '../rag/retrieve.ts';
 
 const localProviderId = 'local';
 const localEmbeddingModel: ModelConfig = {
@@ -56,6 +56,6 @@ export function embeddingOf(config: Config): { readonly model: string; readonly 
 
 export function retrievalWeightsOf(config: Config): RetrievalWeights {
   const isStandIn = config.embedding.model === localEmbeddingModel.id;
-  const dense = config.retrieval.denseWeight ?? (isStandIn ? standInDenseWeightMax : 1);
+  const dense = config.retrieval.denseWeight ?? (isStandIn ? standInDenseWeight : 1);
   return { dense: isStandIn ? Math.min(dense, standInDenseWeightMax) : dense, lexical: config.retrieval.lexicalWeight };
 }

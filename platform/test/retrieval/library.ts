@@ -73,7 +73,7 @@ export class Library implements AsyncDisposable {
     return new Library(await openTestDatabase(options.dataDir === undefined ? {} : { dataDir: options.dataDir }), options);
   }
 
-  shelves(tenant: string): Shelves {
+  shelves(tenant: string, language = this.#options.language ?? 'english'): Shelves {
     const principal = principalOf(tenant);
     const database = this.db.database.forTenant(principal);
     const clock = this.#options.clock ?? systemClock;
@@ -95,7 +95,7 @@ export class Library implements AsyncDisposable {
         sealJob: (who, job) => this.envelopes.seal(who, job),
         onEnqueued: () => this.worker.wake(),
         embedding: { model: 'local-hash-384', dimensions },
-        language: this.#options.language ?? 'english',
+        language,
       }),
     };
   }

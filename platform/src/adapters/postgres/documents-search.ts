@@ -77,6 +77,10 @@ async function openStore(db: Sql, storeId: string): Promise<SearchedStore | unde
   return rows[0];
 }
 
+/**
+ * LATERAL with OFFSET 0 keeps each lookup one by key. Left to itself, and without statistics, which the embedded database gathers only when
+ * told to, the planner joined the whole store instead.
+ */
 export function hybridStatement(store: SearchedStore, query: HybridQuery): RawBuilder<FoundRow> {
   const weights = { dense: Math.max(query.weights.dense, weightMin), lexical: Math.max(query.weights.lexical, weightMin) };
   const best = (weights.dense + weights.lexical) / (rankConstant + 1);
@@ -92,12 +96,16 @@ export function hybridStatement(store: SearchedStore, query: HybridQuery): RawBu
                    + coalesce(${weights.lexical}::float8 / (${rankConstant}::float8 + lexical.rank), 0)) / ${best}::float8 AS score
              FROM dense FULL JOIN lexical USING (file_no, ordinal)
             ORDER BY score DESC, file_no, ordinal LIMIT ${query.limit}::int)
-    SELECT c.tenant_id, f.file_id, body.filename, f.attributes, c.ordinal, c.content, fused.score
+    SELECT c.tenant_id, f.file_id, f.filename, f.attributes, c.ordinal, c.content, fused.score
       FROM fused
-      JOIN app.chunk c ON c.shard_id = ${store.shard_id}::int AND c.store_no = ${store.store_no}::int
-                      AND c.file_no = fused.file_no AND c.ordinal = fused.ordinal
-      JOIN app.vector_store_file f ON f.store_no = ${store.store_no}::int AND f.file_no = fused.file_no
-      JOIN app.file body ON body.id = f.file_id
+     CROSS JOIN LATERAL (
+           SELECT tenant_id, ordinal, content FROM app.chunk
+            WHERE shard_id = ${store.shard_id}::int AND store_no = ${store.store_no}::int AND file_no = fused.file_no AND ordinal = fused.ordinal
+           OFFSET 0) c
+     CROSS JOIN LATERAL (
+           SELECT attached.file_id, attached.attributes, body.filename
+             FROM app.vector_store_file attached JOIN app.file body ON body.id = attached.file_id
+            WHERE attached.store_no = ${store.store_no}::int AND attached.file_no = fused.file_no OFFSET 0) f
      ORDER BY fused.score DESC, fused.file_no, fused.ordinal`;
 }
 
@@ -131,7 +139,7 @@ function denseArm(store: SearchedStore, query: HybridQuery): RawBuilder<unknown>
              ORDER BY distance, e.file_no, e.ordinal LIMIT ${armDepth}::int) nearest`;
 }
 
-/** Every visible posting of the question's words. LATERAL with OFFSET 0 keeps it one index lookup for each word. */
+/** Every visible posting of the question's words. */
 function hits(store: SearchedStore, query: HybridQuery): RawBuilder<unknown> {
   return sql`
     SELECT term.lexeme, p.file_no, p.ordinal, p.frequency, p.term_count
