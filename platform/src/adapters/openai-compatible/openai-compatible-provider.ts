@@ -11,8 +11,9 @@ import { extractUsage } from '../../primitives/token-usage.ts';
 import { parseObject, SseCompletionStream } from './completion-stream.ts';
 import { readEmbeddings } from './embeddings-answer.ts';
 import { completionBody, embeddingsBody, streamBody } from './upstream-body.ts';
-import { UpstreamExchange, type UpstreamHead } from './upstream-exchange.ts';
+import { UpstreamExchange } from './upstream-exchange.ts';
 import { failureInBody, failureOfStatus, malformed } from './upstream-failures.ts';
+import type { UpstreamHead } from './upstream-head.ts';
 
 const completionBytesMax = 32 * 1_024 * 1_024;
 /** 2,048 vectors of 3,072 dimensions are 80 MB of digits. */

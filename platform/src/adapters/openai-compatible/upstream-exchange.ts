@@ -1,16 +1,12 @@
 import { setTimeout } from 'node:timers';
 import type { Dispatcher, Pool } from 'undici';
 import { failureOfTransport, interrupted } from './upstream-failures.ts';
+import type { UpstreamHead } from './upstream-head.ts';
 
 export interface UpstreamRequest {
   readonly path: string;
   readonly headers: readonly string[];
   readonly body: string;
-}
-
-export interface UpstreamHead {
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
 }
 
 /** Received and not yet read. Past this the socket is paused and TCP tells the provider to wait. */

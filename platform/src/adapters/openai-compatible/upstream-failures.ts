@@ -4,7 +4,7 @@
  */
 import { BulkheadError, type BulkheadErrorOptions } from '../../errors/bulkhead-error.ts';
 import type { ErrorCode } from '../../errors/catalogue.ts';
-import type { UpstreamHead } from './upstream-exchange.ts';
+import type { UpstreamHead } from './upstream-head.ts';
 
 /** Clients ignore a longer wait anyway (openai-node: 60 s), and a hostile one would shut the model for everybody. */
 const retryAfterMsMax = 60_000;
