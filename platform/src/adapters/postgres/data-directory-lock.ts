@@ -2,7 +2,7 @@
  * One process a data directory: two writers would corrupt it. The lock is a file that names its holder by process id and start
  * time, so neither a dead holder nor a recycled id can hold it. It is taken over only from a holder that is gone, never by time.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
 
@@ -34,7 +34,7 @@ export class DataDirectoryLock implements Disposable {
           `The data directory ${dataDir} is in use by process ${holder.pid}. Stop that process, or choose another directory (dataDir, BULKHEAD_DATA_DIR).`,
         );
       }
-      rmSync(file, { force: true });
+      removeStale(file, holder);
     }
     throw new BulkheadError(
       'data_directory_locked',
@@ -60,6 +60,28 @@ function tryCreate(file: string): boolean {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
     throw error;
+  }
+}
+
+/** Moves the stale file aside first: of two processes that find it, one moves it; a living holder's file that was caught instead goes back. */
+function removeStale(file: string, stale: Holder | undefined): void {
+  const aside = `${file}.${process.pid}`;
+  try {
+    renameSync(file, aside);
+  } catch {
+    // Somebody else moved it.
+    return;
+  }
+  const moved = readHolder(aside);
+  if (moved !== undefined && moved.pid !== stale?.pid && isAlive(moved)) linkBack(aside, file);
+  rmSync(aside, { force: true });
+}
+
+function linkBack(aside: string, file: string): void {
+  try {
+    linkSync(aside, file);
+  } catch {
+    // A third process has locked it meanwhile; its lock stands.
   }
 }
 

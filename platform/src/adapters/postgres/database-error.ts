@@ -13,7 +13,7 @@ export function databaseError(error: unknown): unknown {
   if (!(error instanceof Error) || error.name === 'BulkheadError' || error.name === 'AssertionError') return error;
   const code = (error as { readonly code?: unknown }).code;
   const state = typeof code === 'string' ? code : '';
-  const isLost = /timeout|terminated|ECONN|ENOENT|EPIPE|closed/i.test(`${error.message} ${state}`);
+  const isLost = /timeout|terminated|connection error|ECONN|ENOENT|EPIPE|closed/i.test(`${error.message} ${state}`);
   if (passing.test(state) || (isLost && state.length !== 5)) {
     return new BulkheadError('database_unavailable', 'The database is not available right now; try again.', { retryAfterMs });
   }

@@ -49,6 +49,8 @@ export class Database {
     });
     // An idle connection that breaks is dropped by the pool; without a listener it would end the process.
     this.#pool.on('error', () => {});
+    // The same for one that breaks while it is taken: its statement rejects, which is how its user hears of it.
+    this.#pool.on('connect', (client) => client.on('error', () => {}));
     this.#whenOpen = options.whenOpen ?? (async () => {});
   }
 
@@ -94,6 +96,7 @@ export class Database {
         await client.query('COMMIT');
         return result;
       } catch (error) {
+        // Where this fails too, the connection is lost, and that is what the caller hears.
         await client.query('ROLLBACK');
         throw error;
       }

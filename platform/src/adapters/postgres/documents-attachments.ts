@@ -16,6 +16,7 @@ import type {
 import type { Principal } from '../../tenancy/principal.ts';
 import type { Sql } from './database.ts';
 import { lockStore, type StorePlace } from './documents-contents.ts';
+import { insertJobs } from './documents-jobs.ts';
 import { readPage } from './documents-page.ts';
 
 export interface Attaching {
@@ -165,11 +166,7 @@ async function enqueueJobs(db: Sql, attaching: Attaching, { nowMs, files }: Fres
     const job = { id: attaching.ids.next('job_'), kind: 'ingest_file', payload: { storeId: attaching.storeId, fileId } } as const;
     return { ...job, envelope: attaching.sealJob(attaching.principal, job) };
   });
-  if (jobs.length === 0) return;
-  await sql`
-    INSERT INTO control.job (id, kind, payload, envelope, created_at_ms, ready_at_ms)
-    SELECT id, kind, payload, envelope, ${nowMs}::bigint, ${nowMs}::bigint
-      FROM jsonb_to_recordset(${JSON.stringify(jobs)}::jsonb) AS fresh (id text, kind text, payload jsonb, envelope text)`.execute(db);
+  await insertJobs(db, jobs, { nowMs, readyAtMs: nowMs });
 }
 
 async function insertBatch(

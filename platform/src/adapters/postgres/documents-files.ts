@@ -2,9 +2,12 @@ import { createHash } from 'node:crypto';
 import { sql } from 'kysely';
 import type { Clock } from '../../primitives/clock.ts';
 import type { IdSource } from '../../primitives/ids.ts';
+import type { SealJob } from '../../rag/job-queue.ts';
 import type { FileCabinet, NewFile, Page, PageRequest, StoredFile } from '../../tenancy/capabilities.ts';
+import type { Principal } from '../../tenancy/principal.ts';
 import type { Sql, TenantDatabase } from './database.ts';
 import { removeFromStores } from './documents-contents.ts';
+import { insertJobs } from './documents-jobs.ts';
 import { readPage } from './documents-page.ts';
 import { type DocumentQuota, returnQuota, takeQuota } from './documents-quota.ts';
 
@@ -13,6 +16,8 @@ export interface FileCabinetParts {
   readonly ids: IdSource;
   readonly clock: Clock;
   readonly quota: DocumentQuota;
+  readonly principal: Principal;
+  readonly sealJob: SealJob;
 }
 
 /** Bytes of one stored part of a body. */
@@ -44,8 +49,16 @@ export class PostgresFileCabinet implements FileCabinet {
         db,
       );
       await insertParts(db, stored.id, file.body);
+      await this.#scheduleExpiry(db, stored);
     });
     return stored;
+  }
+
+  async #scheduleExpiry(db: Sql, { id: fileId, createdAtMs: nowMs, expiresAtMs: readyAtMs }: StoredFile): Promise<void> {
+    if (readyAtMs === undefined) return;
+    const { ids, principal, sealJob } = this.#parts;
+    const job = { id: ids.next('job_'), kind: 'expire_file', payload: { fileId } } as const;
+    await insertJobs(db, [{ ...job, envelope: sealJob(principal, job) }], { nowMs, readyAtMs });
   }
 
   async get(fileId: string): Promise<StoredFile | undefined> {
@@ -118,7 +131,7 @@ interface FileRow {
 
 const fileColumns = sql`f.id, f.filename, f.purpose, f.bytes, f.sha256, f.created_at_ms, f.expires_at_ms`;
 
-/** An expired file is absent to its tenant at once; its bytes go with the next sweep. */
+/** An expired file is absent to its tenant at once; its bytes and its place in stores go with the job of that time. */
 function isLive(nowMs: number) {
   return sql`(f.expires_at_ms IS NULL OR f.expires_at_ms > ${nowMs})`;
 }

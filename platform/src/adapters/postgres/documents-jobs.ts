@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import type { Clock } from '../../primitives/clock.ts';
-import type { ClaimedJob, FileReference, JobQueue } from '../../rag/job-queue.ts';
-import type { OperatorDatabase } from './database.ts';
+import type { ClaimedJob, JobFacts, JobQueue } from '../../rag/job-queue.ts';
+import type { OperatorDatabase, Sql } from './database.ts';
 
 /**
  * The durable queue, over every tenant, in the role that reaches no content. Tenants take turns: the tenant served longest ago is served
@@ -73,23 +73,33 @@ export class PostgresJobQueue implements JobQueue {
     );
   }
 
-  /** Makes every claimed job ready again. Only where this process is the only one: then no other worker can hold a lease. */
   async releaseAll(): Promise<void> {
     await this.#database.write((db) => sql`UPDATE control.job SET lease = NULL, lease_until_ms = NULL WHERE lease IS NOT NULL`.execute(db));
   }
 }
 
-interface JobRow {
-  readonly id: string;
+type JobRow = JobFacts & {
   readonly tenant_id: string;
-  readonly kind: 'ingest_file';
-  readonly payload: FileReference;
   readonly envelope: string;
   readonly attempts: number;
   readonly lease: string;
+};
+
+function claimedJob({ tenant_id: tenantLabel, attempts: attempt, ...job }: JobRow): ClaimedJob {
+  return { ...job, attempt, tenantLabel };
 }
 
-function claimedJob(row: JobRow): ClaimedJob {
-  const { id, kind, payload, envelope, lease } = row;
-  return { id, kind, payload, envelope, lease, attempt: row.attempts, tenantLabel: row.tenant_id };
+/** Adds jobs in the tenant's own transaction, which can add and see nothing. */
+export async function insertJobs(
+  db: Sql,
+  jobs: readonly SealedJob[],
+  time: { readonly nowMs: number; readonly readyAtMs: number },
+): Promise<void> {
+  if (jobs.length === 0) return;
+  await sql`
+    INSERT INTO control.job (id, kind, payload, envelope, created_at_ms, ready_at_ms)
+    SELECT id, kind, payload, envelope, ${time.nowMs}::bigint, ${time.readyAtMs}::bigint
+      FROM jsonb_to_recordset(${JSON.stringify(jobs)}::jsonb) AS fresh (id text, kind text, payload jsonb, envelope text)`.execute(db);
 }
+
+export type SealedJob = JobFacts & { readonly envelope: string };

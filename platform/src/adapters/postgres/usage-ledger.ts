@@ -9,9 +9,8 @@ import type { TenantId } from '../../primitives/ids.ts';
 import { nanoUsd } from '../../primitives/money.ts';
 import type { UsageReader } from '../../tenancy/capabilities.ts';
 import type { OperatorScope } from '../../tenancy/operator-scope.ts';
-import type { Principal } from '../../tenancy/principal.ts';
 import type { UsageQuery, UsageRow } from '../../tenancy/usage.ts';
-import type { Database, Sql } from './database.ts';
+import type { Database, Sql, TenantDatabase } from './database.ts';
 
 export class PostgresUsageLedger implements UsageLedger {
   readonly #database: Database;
@@ -121,8 +120,7 @@ export class PostgresOperatorUsage {
 }
 
 /** One tenant's own sums, straight from its ledger under row-level security. */
-export function openUsageReader(database: Database, principal: Principal): UsageReader {
-  const tenantDatabase = database.forTenant(principal);
+export function openUsageReader(tenantDatabase: TenantDatabase): UsageReader {
   return {
     async query(query) {
       const groups = groupColumns(query);
