@@ -11,6 +11,7 @@ export interface NumberedPassage {
 const passagesMax = 64;
 const charactersMax = 200_000;
 const sentencesMax = 2_000;
+const questionCharactersMax = 4_000;
 const quoteCharactersMax = 400;
 const quotesMax = 2;
 /** A second quote must be nearly as good as the first. */
@@ -29,7 +30,7 @@ export function findPassages(instructions: string): readonly NumberedPassage[] {
 /** Quotes with their `[n]`, or undefined when no sentence shares a word with the question. */
 export function quotePassages(passages: readonly NumberedPassage[], question: string): string | undefined {
   const sentences = passages.flatMap(sentencesOf).slice(0, sentencesMax);
-  const weights = termWeights(sentences, new Set(termsOf(question)));
+  const weights = termWeights(sentences, new Set(termsOf(question.slice(0, questionCharactersMax))));
   const ranked = sentences
     .map((sentence) => ({ sentence, score: scoreOf(sentence, weights) }))
     .sort((left, right) => right.score - left.score);
@@ -45,11 +46,34 @@ interface Sentence {
   readonly terms: ReadonlySet<string>;
 }
 
+/** Every sentence, with the words of the heading it stands under; a heading itself answers nothing. */
 function sentencesOf({ number, text }: NumberedPassage): Sentence[] {
-  const sentences = text.split(/(?<=[.!?])\s+|(?<=[。！？])|\n+/u).map((sentence) => sentence.trim());
-  return sentences
-    .filter((sentence) => sentence !== '')
-    .map((sentence) => ({ passage: number, text: sentence, terms: new Set(termsOf(sentence)) }));
+  const sentences: Sentence[] = [];
+  let heading: readonly string[] = [];
+  for (const block of text.split(blockEnd)) {
+    const title = /^#{1,6} (.*)/.exec(block.trim())?.[1];
+    if (title !== undefined) heading = termsOf(title);
+    else
+      sentences.push(
+        ...sentencesOfBlock(block).map((sentence) => ({
+          passage: number,
+          text: sentence,
+          terms: new Set([...termsOf(sentence), ...heading]),
+        })),
+      );
+  }
+  return sentences;
+}
+
+/** An empty line, the line of a heading, a list's next entry, or a line that ends a sentence: not a line break in the middle of one. */
+const blockEnd = /\n\s*\n|(?<=^#{1,6} [^\n]{0,200})\n|\n(?=\s*(?:[-*+•]|\d{1,3}[.)]|#{1,6}) )|(?<=[.!?。！？])\n/mu;
+
+function sentencesOfBlock(block: string): string[] {
+  const sentences = block
+    .replace(/\s+/g, ' ')
+    .split(/(?<=[.!?])\s+|(?<=[。！？])/u)
+    .map((sentence) => sentence.trim());
+  return sentences.filter((sentence) => sentence !== '');
 }
 
 /** Words without their endings: five letters are enough to bring `refund` and `refunds` together. Ideographs one by one. */

@@ -237,7 +237,7 @@ describe('tools', () => {
 
 describe('retrieved passages', () => {
   const passages =
-    'Answer from these.\n\n[1] (file: acme-handbook.md) Holidays are 30 days. Remote work is allowed on Fridays.\n\n[2] (file: security.pdf) Keys rotate every 90 days, see [14].\nVisitors sign in.';
+    'Answer from these.\n\n[1] (file: acme-handbook.md) Holidays are 30 days. Remote work is\nallowed on Fridays.\n- Lunch is at noon\n- Tea is at four\n\n[2] (file: security.pdf) Keys rotate every 90 days, see [14].\nVisitors sign in.\n# Parental leave\nIt lasts 26 weeks.';
   const about = (content: string) => ({
     messages: [
       { role: 'system', content: passages },
@@ -248,6 +248,9 @@ describe('retrieved passages', () => {
   test.each([
     ['How many holidays do I get?', '"Holidays are 30 days." [1]'],
     ['When does a key rotate?', '"Keys rotate every 90 days, see (14)." [2]'],
+    ['When is remote work allowed?', '"Remote work is allowed on Fridays." [1]'],
+    ['When is tea?', '"- Tea is at four" [1]'],
+    ['How long is parental leave?', '"It lasts 26 weeks." [2]'],
     ['Who signs in as a visitor?', '"Visitors sign in." [2]'],
   ])('answer %s', async (question, quote) => {
     const { text } = await ask(about(question));

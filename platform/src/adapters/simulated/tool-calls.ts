@@ -16,6 +16,9 @@ export interface OfferedTool {
 
 type JsonObject = Readonly<Record<string, unknown>>;
 
+/** As much of a question or a description as is read. */
+const charactersMax = 4_000;
+
 /** Function tools of the request that `tool_choice` allows; none when it forbids them. Tools of other types are not simulated. */
 export function offeredTools(body: JsonObject): readonly OfferedTool[] {
   const choice = body['tool_choice'];
@@ -57,7 +60,12 @@ function namesIn(choice: unknown): readonly string[] | undefined {
 }
 
 function wordsOf(text: string): ReadonlySet<string> {
-  return new Set(text.toLowerCase().match(/[\p{L}\p{N}]{3,}/gu) ?? []);
+  return new Set(
+    text
+      .slice(0, charactersMax)
+      .toLowerCase()
+      .match(/[\p{L}\p{N}]{3,}/gu) ?? [],
+  );
 }
 
 /** A name in the question, as in "weather in San Francisco?": capitalised words that do not begin it. */
