@@ -14,6 +14,7 @@ import { JobEnvelopes } from '../jobs/job-envelope.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
 import type { Embedder } from '../rag/ingest.ts';
+import type { SealJob } from '../rag/job-queue.ts';
 import { DocumentReader } from '../rag/parse/document-reader.ts';
 import type { InferenceParts } from '../request-path/serve-inference.ts';
 import { serveIngestionEmbedding } from '../request-path/serve-ingestion.ts';
@@ -51,6 +52,8 @@ export function openDocuments(parts: DocumentParts): Documents {
     queue: new PostgresJobQueue(database.forDirectory(), clock),
     envelopes,
     shelfOf: (principal) => new PostgresIngestionShelf(database.forTenant(principal)),
+    filesOf: (principal) => data.bind(principal).files,
+    ownsQueue: config.database.url === undefined,
     reader,
     embedderFor: (model, principal) => embedderOf(parts, data, { model, principal }),
     chunksPerFileMax: config.bounds.chunksPerFileMax,
@@ -76,18 +79,19 @@ function dataSource(
   onEnqueued: () => void,
 ): TenantDataSource {
   const quota = config.bounds;
+  const sealJob: SealJob = (sealer, job) => envelopes.seal(sealer, job);
   return {
     bind(principal) {
       const tenantDatabase = database.forTenant(principal);
       return {
-        files: new PostgresFileCabinet({ database: tenantDatabase, ids, clock, quota }),
+        files: new PostgresFileCabinet({ database: tenantDatabase, ids, clock, quota, principal, sealJob }),
         vectorStores: new PostgresVectorStoreCabinet({
           database: tenantDatabase,
           principal,
           ids,
           clock,
           quota,
-          sealJob: (sealer, job) => envelopes.seal(sealer, job),
+          sealJob,
           onEnqueued,
           embedding,
           language: config.retrieval.language,

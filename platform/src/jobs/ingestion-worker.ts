@@ -5,8 +5,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { failureOf, type IngestionParts, type IngestionShelf, ingestFile } from '../rag/ingest.ts';
-import type { ClaimedJob, JobQueue } from '../rag/job-queue.ts';
+import type { Claim, ClaimedJob, IngestFileJob, JobQueue } from '../rag/job-queue.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import type { FileCabinet } from '../tenancy/capabilities.ts';
 import type { Principal } from '../tenancy/principal.ts';
 import type { JobEnvelopes } from './job-envelope.ts';
 
@@ -15,6 +16,9 @@ export interface IngestionWorkerParts extends IngestionParts {
   readonly envelopes: JobEnvelopes;
   /** Opens the tenant's stores for the identity that the envelope proved. */
   readonly shelfOf: (principal: Principal) => IngestionShelf;
+  readonly filesOf: (principal: Principal) => Pick<FileCabinet, 'delete'>;
+  /** No other process works on this queue (embedded database): what a dead one had claimed is ready again at the start. */
+  readonly ownsQueue: boolean;
   readonly logger: Logger;
   readonly bounds?: Partial<IngestionBounds>;
 }
@@ -36,6 +40,7 @@ export class IngestionWorker implements AsyncDisposable {
   readonly #parts: IngestionWorkerParts;
   readonly #bounds: IngestionBounds;
   readonly #stopping = new AbortController();
+  #recovered: Promise<void> | undefined;
   #wakeUp = new AbortController();
   #loops: readonly Promise<void>[] = [];
 
@@ -75,6 +80,8 @@ export class IngestionWorker implements AsyncDisposable {
     while (!signal.aborted) {
       const { signal: woken } = this.#wakeUp;
       try {
+        this.#recovered ??= this.#parts.ownsQueue ? this.#parts.queue.releaseAll() : Promise.resolve();
+        await this.#recovered;
         if (await this.#takeOne(signal)) continue;
       } catch (error) {
         this.#parts.logger.error({ component: 'ingestion', stack: stackOf(error) }, 'the job queue could not be read');
@@ -101,17 +108,29 @@ export class IngestionWorker implements AsyncDisposable {
   }
 
   async #work(job: ClaimedJob, principal: Principal, signal: AbortSignal): Promise<void> {
-    const { queue, shelfOf } = this.#parts;
-    const shelf = shelfOf(principal);
+    const { queue, shelfOf, filesOf } = this.#parts;
     try {
-      // A document that kills the process never reports a failure; its attempts are counted when they begin.
-      if (job.attempt > this.#bounds.attemptsMax) throw new BulkheadError('parse_failed', 'reading the file ended the process each time');
-      const draft = await shelf.begin(job.payload);
-      if (draft !== undefined) await ingestFile(this.#parts, principal, { draft, signal });
+      switch (job.kind) {
+        case 'ingest_file':
+          await this.#ingest(job, principal, signal);
+          break;
+        case 'expire_file':
+          await filesOf(principal).delete(job.payload.fileId);
+          break;
+        default:
+          job satisfies never;
+      }
       await queue.complete(job);
     } catch (error) {
-      await this.#settleFailure({ job, shelf, signal }, error);
+      await this.#settleFailure({ job, shelf: shelfOf(principal), signal }, error);
     }
+  }
+
+  async #ingest(job: IngestFileJob & Claim, principal: Principal, signal: AbortSignal): Promise<void> {
+    // A document that kills the process never reports a failure; its attempts are counted when they begin.
+    if (job.attempt > this.#bounds.attemptsMax) throw new BulkheadError('parse_failed', 'reading the file ended the process each time');
+    const draft = await this.#parts.shelfOf(principal).begin(job.payload);
+    if (draft !== undefined) await ingestFile(this.#parts, principal, { draft, signal });
   }
 
   async #settleFailure(failed: { readonly job: ClaimedJob; readonly shelf: IngestionShelf; readonly signal: AbortSignal }, error: unknown) {
@@ -129,6 +148,10 @@ export class IngestionWorker implements AsyncDisposable {
     );
     if (failure === undefined && job.attempt < attemptsMax) {
       await queue.release(job, { delayMs: retryDelayMs * 2 ** (job.attempt - 1), countsAsAttempt: true });
+      return;
+    }
+    if (job.kind !== 'ingest_file') {
+      await queue.bury(job, `it failed in ${job.attempt} attempts`);
       return;
     }
     await shelf.fail(job.payload, failure ?? { code: 'server_error', message: `the file could not be indexed in ${job.attempt} attempts` });

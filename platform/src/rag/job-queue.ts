@@ -4,10 +4,20 @@
  */
 import type { Principal } from '../tenancy/principal.ts';
 
-export interface JobFacts {
+export type JobFacts = IngestFileJob | ExpireFileJob;
+
+/** Index a file in a store. */
+export interface IngestFileJob {
   readonly id: string;
   readonly kind: 'ingest_file';
   readonly payload: FileReference;
+}
+
+/** Delete a file whose time is up; ready at that time. */
+export interface ExpireFileJob {
+  readonly id: string;
+  readonly kind: 'expire_file';
+  readonly payload: { readonly fileId: string };
 }
 
 /** A file in a vector store. */
@@ -19,7 +29,9 @@ export interface FileReference {
 /** Seals a job for the tenant that enqueues it. Called inside the transaction that inserts the job. */
 export type SealJob = (principal: Principal, job: JobFacts) => string;
 
-export interface ClaimedJob extends JobFacts {
+export type ClaimedJob = JobFacts & Claim;
+
+export interface Claim {
   /** Whose turn it took; a label for fairness and logs, no authority. */
   readonly tenantLabel: string;
   readonly envelope: string;
@@ -42,4 +54,6 @@ export interface JobQueue {
   release(job: ClaimedJob, retry: { readonly delayMs: number; readonly countsAsAttempt: boolean }): Promise<void>;
   /** Sets the job aside for an operator; it is never claimed again. */
   bury(job: ClaimedJob, reason: string): Promise<void>;
+  /** Makes every claimed job ready again. Only for the one process of an embedded database: then no other worker can hold a lease. */
+  releaseAll(): Promise<void>;
 }

@@ -65,6 +65,23 @@ describe('files', () => {
     expect(await acme.vectorStores.attachFile(store.id, attached(file.id))).toBeUndefined();
     await acme.vectorStores.delete(store.id);
   });
+
+  test('that expire take their bytes, their chunks and their quota with them, and not before', async () => {
+    const tenant = library.shelves('expiring');
+    const file = await tenant.files.create({ ...text('rent is due'), expiresAtMs: clock.nowMs() + 1_000 });
+    const store = await tenant.vectorStores.create({ name: '', metadata: {} });
+    await tenant.vectorStores.attachFile(store.id, attached(file.id));
+    clock.advance(999);
+    await library.worker.drain();
+    expect(await tenant.vectorStores.search(store.id, question('rent'))).toHaveLength(1);
+    clock.advance(1);
+    expect(await library.worker.drain()).toBe(1);
+    expect(await tenant.vectorStores.search(store.id, question('rent'))).toEqual([]);
+    expect(await rowsOf(library, 'expiring')).toMatchObject({ file: 0, file_part: 0, chunk: 0, posting: 0, embedding_384: 0 });
+    expect(await library.truth(`SELECT files::int, file_bytes::int FROM app.document_quota WHERE tenant_id = 'expiring'`)).toEqual([
+      { files: 0, file_bytes: 0 },
+    ]);
+  });
 });
 
 describe('quotas', () => {

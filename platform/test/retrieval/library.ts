@@ -12,6 +12,7 @@ import { JobEnvelopes } from '../../src/jobs/job-envelope.ts';
 import { type Clock, systemClock } from '../../src/primitives/clock.ts';
 import { systemIds } from '../../src/primitives/ids.ts';
 import type { Embedder, IngestionShelf } from '../../src/rag/ingest.ts';
+import type { SealJob } from '../../src/rag/job-queue.ts';
 import { DocumentReader } from '../../src/rag/parse/document-reader.ts';
 import { type Logger, silentLogger } from '../../src/telemetry/logger.ts';
 import type { Attributes } from '../../src/tenancy/attributes.ts';
@@ -63,6 +64,8 @@ export class Library implements AsyncDisposable {
         const database = db.database.forTenant(principal);
         return options.shelfOf?.(database) ?? new PostgresIngestionShelf(database);
       },
+      filesOf: (principal) => this.shelves(principal.tenantId).files,
+      ownsQueue: true,
       chunksPerFileMax: options.chunksPerFileMax ?? 20_000,
       logger: options.logger ?? silentLogger,
       ...(options.bounds !== undefined && { bounds: options.bounds }),
@@ -83,16 +86,17 @@ export class Library implements AsyncDisposable {
       vectorStoresPerTenantMax: 100,
       ...this.#options.quota,
     };
+    const sealJob: SealJob = (who, job) => this.envelopes.seal(who, job);
     return {
       principal,
-      files: new PostgresFileCabinet({ database, ids: systemIds, clock, quota }),
+      files: new PostgresFileCabinet({ database, ids: systemIds, clock, quota, principal, sealJob }),
       vectorStores: new PostgresVectorStoreCabinet({
         database,
         principal,
         ids: systemIds,
         clock,
         quota,
-        sealJob: (who, job) => this.envelopes.seal(who, job),
+        sealJob,
         onEnqueued: () => this.worker.wake(),
         embedding: { model: 'local-hash-384', dimensions },
         language,
