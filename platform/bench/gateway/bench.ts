@@ -60,12 +60,18 @@ export async function closedChat(bench: Bench, target: Target, shape: ClosedShap
 
 export type StreamShape = Pick<StreamLoad, 'streams' | 'opensPerSecond' | 'eventsPerStream' | 'eventsPerSecond'>;
 
-export async function openStreams(bench: Bench, target: Target, shape: StreamShape): Promise<StreamResult> {
+export interface StreamRun extends StreamResult {
+  /** Processor time the target used for one event delivered, opening and closing of the streams included, microseconds. */
+  readonly processorMicros: number;
+}
+
+export async function openStreams(bench: Bench, target: Target, shape: StreamShape): Promise<StreamRun> {
   await fetch(`${bench.upstream.url}/pace?events=${shape.eventsPerStream}&perSecond=${shape.eventsPerSecond}`, { method: 'PUT' });
   const graceMs = 10_000;
   const load: StreamLoad = { url: target.url, path: chatPath, headers: target.headers, body: chatBody(true), graceMs, ...shape };
   const idealMs = (shape.streams / shape.opensPerSecond + shape.eventsPerStream / shape.eventsPerSecond) * 1_000;
-  return runPart<StreamResult>({
+  const before = processorSeconds(target.pid);
+  const result = await runPart<StreamResult>({
     name: 'load-streams',
     script: 'load-streams.ts',
     args: [JSON.stringify(load)],
@@ -73,4 +79,5 @@ export async function openStreams(bench: Bench, target: Target, shape: StreamSha
     withinMs: idealMs + graceMs + slackMs,
     signal: bench.signal,
   });
+  return { ...result, processorMicros: ((processorSeconds(target.pid) - before) / result.events) * 1e6 };
 }

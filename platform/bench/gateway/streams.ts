@@ -1,12 +1,11 @@
 /** Many slow streams at once, then ever faster ones until delivery falls behind. */
-import type { StreamResult } from '../support/load-streams.ts';
 import { milliseconds, table, whole } from '../support/table.ts';
-import { type Bench, type Finding, openStreams, type StreamShape, type Target } from './bench.ts';
+import { type Bench, type Finding, openStreams, type StreamRun, type StreamShape, type Target } from './bench.ts';
 
 interface Run {
   readonly target: string;
   readonly offeredPerSecond: number;
-  readonly result: StreamResult;
+  readonly result: StreamRun;
 }
 
 /** 2,000 streams of 5 events a second, opened at 1,000 a second. */
@@ -27,6 +26,7 @@ export async function measureConcurrentStreams(bench: Bench, targets: readonly T
     'TTFT p99 ms',
     'late p50 ms',
     'late p99 ms',
+    'processor µs an event',
   ];
   const cells = runs.map(({ target, result }) => [
     target,
@@ -41,6 +41,7 @@ export async function measureConcurrentStreams(bench: Bench, targets: readonly T
     milliseconds(result.ttftP99Ms),
     milliseconds(result.lagP50Ms),
     milliseconds(result.lagP99Ms),
+    whole(result.processorMicros),
   ]);
   const faults = runs
     .filter(({ result }) => result.firstError !== undefined)
@@ -75,6 +76,7 @@ export async function measureSaturation(bench: Bench, targets: readonly Target[]
       whole(best(kept)),
       whole(best(own)),
       last ? milliseconds(last.lagP99Ms) : '-',
+      last ? whole(last.processorMicros) : '-',
       whole(lost),
     ];
   });
@@ -84,6 +86,7 @@ export async function measureSaturation(bench: Bench, targets: readonly Target[]
     'events/s kept up with',
     'most events/s delivered',
     'late p99 ms there',
+    'processor µs an event',
     'lost in all steps',
   ];
   const text =
