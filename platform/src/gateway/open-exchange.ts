@@ -6,19 +6,19 @@ import type { TenantScope } from '../tenancy/tenant-scope.ts';
 import type { EventStream } from './event-stream.ts';
 import type { JsonObject, TenantExchange, Upload } from './exchange.ts';
 import type { Route } from './route.ts';
+import type { Match } from './router.ts';
 
 const emptyBody: JsonObject = Object.freeze({});
 
 export class OpenExchange implements TenantExchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
-  readonly route: Route | undefined;
-  readonly params: Readonly<Record<string, string>>;
   readonly requestId: string;
   readonly startedAtMs: number;
   body: JsonObject = emptyBody;
   upload: Upload | undefined;
   stream: EventStream | undefined;
+  #match: Match | undefined;
   #scope: TenantScope | undefined;
   #query: URLSearchParams | undefined;
   #abort: AbortController | undefined;
@@ -26,13 +26,26 @@ export class OpenExchange implements TenantExchange {
   #failReading: ((error: BulkheadError) => void) | undefined;
   #broken: BulkheadError | undefined;
 
-  constructor(facts: Pick<OpenExchange, 'request' | 'response' | 'route' | 'params' | 'requestId' | 'startedAtMs'>) {
-    this.request = facts.request;
-    this.response = facts.response;
-    this.route = facts.route;
-    this.params = facts.params;
+  constructor(request: IncomingMessage, response: ServerResponse, facts: { readonly requestId: string; readonly startedAtMs: number }) {
+    this.request = request;
+    this.response = response;
     this.requestId = facts.requestId;
     this.startedAtMs = facts.startedAtMs;
+  }
+
+  /** Undefined until the request was dispatched. */
+  get route(): Route | undefined {
+    return this.#match?.route;
+  }
+
+  get params(): Readonly<Record<string, string>> {
+    return this.#match?.params ?? {};
+  }
+
+  dispatch(match: Match): Route {
+    assert(this.#match === undefined, 'an exchange is dispatched once');
+    this.#match = match;
+    return match.route;
   }
 
   get headers(): IncomingHttpHeaders {

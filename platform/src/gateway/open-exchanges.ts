@@ -2,9 +2,14 @@
 import type { Socket } from 'node:net';
 import type { OpenExchange } from './open-exchange.ts';
 
+interface Connection {
+  /** May have ended already. */
+  latest: OpenExchange;
+}
+
 export class OpenExchanges {
   readonly #open = new Set<OpenExchange>();
-  readonly #latestOfSocket = new WeakMap<object, OpenExchange>();
+  readonly #connections = new WeakMap<object, Connection>();
   #whenEmpty: PromiseWithResolvers<void> | undefined;
 
   get size(): number {
@@ -13,7 +18,10 @@ export class OpenExchanges {
 
   add(exchange: OpenExchange): void {
     this.#open.add(exchange);
-    this.#latestOfSocket.set(exchange.request.socket, exchange);
+    const { socket } = exchange.request;
+    const connection = this.#connections.get(socket);
+    if (connection === undefined) this.#connections.set(socket, { latest: exchange });
+    else connection.latest = exchange;
   }
 
   remove(exchange: OpenExchange): void {
@@ -23,8 +31,8 @@ export class OpenExchanges {
 
   /** The exchange that a fault of this connection belongs to. */
   ofSocket(socket: Socket): OpenExchange | undefined {
-    const exchange = this.#latestOfSocket.get(socket);
-    return exchange !== undefined && this.#open.has(exchange) ? exchange : undefined;
+    const latest = this.#connections.get(socket)?.latest;
+    return latest !== undefined && this.#open.has(latest) ? latest : undefined;
   }
 
   /** Heartbeats and stalls of the streams; `onExpired` gets what is older than `durationMaxMs`. O(open). */

@@ -16,43 +16,37 @@ export interface SendParts {
   readonly isDraining: () => boolean;
 }
 
-/** Resolves when the answer was handed to the socket; for a stream when its last event was. Throws only before anything was sent. */
-export async function sendAnswer(parts: SendParts, exchange: OpenExchange, answer: Answer): Promise<void> {
+/** Hands the answer to the socket; a promise for a stream, resolving after its last event and rejecting with its producer's error. */
+export function sendAnswer(parts: SendParts, exchange: OpenExchange, answer: Answer): Promise<void> | undefined {
   switch (answer.kind) {
     case 'json': {
       const body = Buffer.isBuffer(answer.body) ? answer.body : JSON.stringify(answer.body);
-      sendWhole(parts, exchange, { ...answer, contentType: 'application/json', body });
-      return;
+      sendWhole(parts, exchange, { status: answer.status, headers: answer.headers, contentType: 'application/json', body });
+      return undefined;
     }
     case 'bytes':
       sendWhole(parts, exchange, answer);
-      return;
+      return undefined;
     case 'events':
-      await sendEvents(parts, exchange, answer);
-      return;
+      return sendEvents(parts, exchange, answer);
     default:
-      answer satisfies never;
+      return answer satisfies never;
   }
 }
 
 /** Answers with the error if nothing was sent yet, else as the stream's last event. Returns the error's status and code. */
-export function sendError(
-  parts: SendParts,
-  exchange: OpenExchange,
-  error: unknown,
-  headers: Readonly<Record<string, string>> = {},
-): ErrorAnswer {
+export function sendError(parts: SendParts, exchange: OpenExchange, error: unknown): ErrorAnswer {
   const answer = errorAnswer(error, exchange.requestId);
   const { stream, response } = exchange;
   if (stream?.hasStarted === true) stream.fail(answer.body);
   else if (response.headersSent) response.destroy();
-  else sendWhole(parts, exchange, { ...answer, headers: { ...answer.headers, ...headers }, contentType: 'application/json' });
+  else sendWhole(parts, exchange, { ...answer, contentType: 'application/json' });
   return answer;
 }
 
 interface WholeAnswer {
   readonly status: number;
-  readonly headers?: Readonly<Record<string, string>>;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
   readonly contentType: string;
   readonly body: string | Uint8Array;
   readonly closesConnection?: boolean;

@@ -15,6 +15,8 @@ import type { OpenExchange } from './open-exchange.ts';
 import { isUnexpected } from './openai-error.ts';
 import { announcesBody, readBody } from './read-body.ts';
 import { checkHeaders, checkTarget, type HeaderRules } from './request-checks.ts';
+import type { Route } from './route.ts';
+import type { Router } from './router.ts';
 import { type SendParts, sendAnswer, sendError } from './send-answer.ts';
 import { parseStrictJson } from './strict-json.ts';
 
@@ -28,8 +30,7 @@ export interface EdgeAuthentication {
 export interface ServeParts extends SendParts {
   readonly authenticate: EdgeAuthentication;
   readonly headerRules: HeaderRules;
-  /** Methods that this path has routes for, upper case; empty for an unknown path. */
-  readonly methodsOf: (path: string) => readonly string[];
+  readonly router: Router;
   readonly onRefusal?: ((tenantId: string, code: string) => void) | undefined;
 }
 
@@ -37,18 +38,15 @@ export interface ServeParts extends SendParts {
 export async function serveExchange(parts: ServeParts, exchange: OpenExchange): Promise<void> {
   try {
     const answer = await answerOf(parts, exchange);
-    await sendAnswer(parts, exchange, answer);
+    const streaming = sendAnswer(parts, exchange, answer);
+    if (streaming !== undefined) await streaming;
   } catch (error) {
     refuse(parts, exchange, error);
   }
 }
 
 async function answerOf(parts: ServeParts, exchange: OpenExchange): Promise<Answer> {
-  const { request, route } = exchange;
-  checkTarget(request.url ?? '');
-  checkHeaders(request, parts.headerRules);
-  if (parts.isDraining()) throw new BulkheadError('shutting_down', 'the server is shutting down', { retryAfterMs: 1_000 });
-  if (route === undefined) throw new BulkheadError('route_not_found', 'there is nothing at this path');
+  const route = dispatch(parts, exchange);
   switch (route.auth) {
     case 'none':
       await readCarried(parts, exchange);
@@ -73,13 +71,26 @@ async function answerOf(parts: ServeParts, exchange: OpenExchange): Promise<Answ
   }
 }
 
+function dispatch(parts: ServeParts, exchange: OpenExchange): Route {
+  const { request } = exchange;
+  const path = checkTarget(request.url ?? '');
+  checkHeaders(request, parts.headerRules);
+  if (parts.isDraining()) throw new BulkheadError('shutting_down', 'the server is shutting down', { retryAfterMs: 1_000 });
+  const match = parts.router.match(request.method ?? '', path);
+  if (match !== undefined) return exchange.dispatch(match);
+  const methods = parts.router.methodsOf(path);
+  if (methods.length === 0) throw new BulkheadError('route_not_found', 'there is nothing at this path');
+  exchange.response.setHeader('allow', methods.join(', '));
+  throw new BulkheadError('method_not_allowed', `this path takes ${methods.join(', ')}`);
+}
+
 function authoriseOperator(parts: ServeParts, exchange: OpenExchange): void {
   credentialOf(exchange.headers, exchange.rawHeaders);
   if (!parts.authenticate.operator(exchange.headers)) throw new BulkheadError('invalid_api_key', 'The admin token is not valid.');
 }
 
 /** Reads and parses the body that the route declares into the exchange; returns its bytes. */
-async function readCarried(parts: ServeParts, exchange: OpenExchange): Promise<Buffer | undefined> {
+function readCarried(parts: ServeParts, exchange: OpenExchange): Promise<Buffer> | undefined {
   const kind = exchange.route?.body ?? 'none';
   const coding = exchange.headers['content-encoding'];
   if (coding !== undefined && coding.toLowerCase() !== 'identity') {
@@ -148,19 +159,9 @@ function refuse(parts: ServeParts, exchange: OpenExchange, error: unknown): void
     return;
   }
   if (isUnexpected(error)) parts.logger.error({ requestId, route: route?.path, stack: framesOf(error) }, 'a request failed unexpectedly');
-  const methods = isUnknownRoute(error) ? parts.methodsOf(pathOf(exchange)) : [];
-  const shown = methods.length > 0 ? new BulkheadError('method_not_allowed', `this path takes ${methods.join(', ')}`) : error;
-  const answer = sendError(parts, exchange, shown, methods.length > 0 ? { allow: methods.join(', ') } : {});
+  const answer = sendError(parts, exchange, error);
   const { openedScope } = exchange;
   if (openedScope !== undefined) parts.onRefusal?.(openedScope.tenantId, answer.code);
-}
-
-function isUnknownRoute(error: unknown): boolean {
-  return error instanceof BulkheadError && error.code === 'route_not_found';
-}
-
-function pathOf(exchange: OpenExchange): string {
-  return (exchange.request.url ?? '').split('?', 1)[0] ?? '';
 }
 
 /** Where it happened, without the message: messages of databases and parsers quote what they were given. */

@@ -1,28 +1,30 @@
 /**
  * The HTTP edge: connections in, exchanges out. Before it: sockets. After it: the handlers of the route table.
  *
- * Fastify routes, owns the server and injects requests in tests; its reply, its body parsers and its error texts are not used, because
- * every byte that leaves here is an answer of ours, for faults of the transport too. Invariants: every answer carries `x-request-id`;
- * no body is read before the sender is known; an exchange ends exactly once, and its handler's signal is aborted when its client leaves;
- * nothing waits longer than a named bound.
+ * Invariants: every answer carries `x-request-id` and every refusal is an error in OpenAI's shape, faults of the transport too; no body
+ * is read before the sender is known; an exchange ends exactly once, and its handler's signal is aborted when its client leaves; nothing
+ * waits longer than a named bound.
  *
  * HTTP/1.1 only: HTTP/2 and TLS are the load balancer's.
  */
+import { once } from 'node:events';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { transportError } from './client-error.ts';
 import { type ConfiguredBounds, defaultEdgeBounds, type EdgeBounds, type GatewayBounds } from './gateway-bounds.ts';
-import { createHttpServer, methodsOf } from './http-server.ts';
+import { createHttpServer, type InjectedAnswer, type InjectedRequest, injectRequest } from './http-server.ts';
 import { OpenExchange } from './open-exchange.ts';
 import { OpenExchanges } from './open-exchanges.ts';
 import type { Route } from './route.ts';
+import { createRouter } from './router.ts';
 import { rawErrorAnswer, sendError } from './send-answer.ts';
 import { type EdgeAuthentication, type ServeParts, serveExchange } from './serve-exchange.ts';
+
+export type { InjectedAnswer, InjectedRequest };
 
 export interface GatewayParts {
   readonly routes: readonly Route[];
@@ -40,19 +42,6 @@ export interface GatewayParts {
 export interface GatewayMetrics {
   observeHttp(route: string, method: string, status: number): void;
   observeRefusal(tenantId: string, code: string): void;
-}
-
-export interface InjectedRequest {
-  readonly method: 'GET' | 'POST' | 'DELETE';
-  readonly path: string;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string | Buffer;
-}
-
-export interface InjectedAnswer {
-  readonly status: number;
-  readonly headers: Readonly<Record<string, string | readonly string[] | number | undefined>>;
-  readonly body: string;
 }
 
 export interface Gateway extends AsyncDisposable {
@@ -84,7 +73,7 @@ export function createGateway(parts: GatewayParts): Gateway {
 class Edge {
   readonly #parts: GatewayParts;
   readonly #bounds: GatewayBounds;
-  readonly #server: FastifyInstance<Server>;
+  readonly #server: Server;
   readonly #exchanges = new OpenExchanges();
   readonly #serve: ServeParts;
   readonly #sweeper: NodeJS.Timeout;
@@ -94,8 +83,9 @@ class Edge {
     this.#parts = parts;
     this.#bounds = { ...defaultEdgeBounds, ...parts.bounds };
     this.#server = createHttpServer(this.#bounds, {
-      onUnrouted: (request, response) => this.#enter(undefined, request, response),
+      onRequest: (request, response) => this.#enter(request, response),
       onBrokenConnection: (error, socket) => this.#failConnection(transportError(error), socket),
+      onConnectMethod: (socket) => this.#failConnection(new BulkheadError('method_not_allowed', 'CONNECT is not served here'), socket),
     });
     this.#serve = {
       bounds: this.#bounds,
@@ -107,13 +97,9 @@ class Edge {
         headersMax: this.#bounds.headersMax,
         allowedHosts: parts.allowedHosts === undefined ? undefined : new Set(parts.allowedHosts.map((host) => host.toLowerCase())),
       },
-      methodsOf: (path) => methodsOf(this.#server, path),
+      router: createRouter(parts.routes),
       onRefusal: parts.metrics && ((tenantId, code) => parts.metrics?.observeRefusal(tenantId, code)),
     };
-    for (const route of parts.routes) this.#addRoute(route);
-    this.#server.server.on('connect', (_, socket: Socket) => {
-      this.#failConnection(new BulkheadError('method_not_allowed', 'CONNECT is not served here'), socket);
-    });
     this.#sweeper = setInterval(() => this.#sweep(), this.#bounds.sweepMs).unref();
   }
 
@@ -121,17 +107,16 @@ class Edge {
     return this.#exchanges.size;
   }
 
-  async listen(address: { readonly host: string; readonly port: number }) {
-    await this.#server.listen(address);
-    const bound = this.#server.server.address() as AddressInfo;
-    const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
-    return { host: bound.address, port: bound.port, url: `http://${host}:${bound.port}` };
+  async listen({ host, port }: { readonly host: string; readonly port: number }) {
+    this.#server.listen(port, host);
+    await once(this.#server, 'listening');
+    const bound = this.#server.address() as AddressInfo;
+    const name = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address;
+    return { host: bound.address, port: bound.port, url: `http://${name}:${bound.port}` };
   }
 
-  async inject(request: InjectedRequest): Promise<InjectedAnswer> {
-    const { method, path, headers = {}, body } = request;
-    const answer = await this.#server.inject({ method, url: path, headers, ...(body !== undefined && { payload: body }) });
-    return { status: answer.statusCode, headers: answer.headers, body: answer.body };
+  inject(request: InjectedRequest): Promise<InjectedAnswer> {
+    return injectRequest(this.#server, request);
   }
 
   close(): Promise<void> {
@@ -139,31 +124,9 @@ class Edge {
     return this.#closed;
   }
 
-  #addRoute(route: Route): void {
-    const enter = (request: FastifyRequest, reply: FastifyReply): void => {
-      reply.hijack();
-      const params = request.params as Readonly<Record<string, string>>;
-      // The router takes `/v1/files/` for a file with an empty id.
-      const isWhole = !Object.values(params).includes('');
-      this.#enter(isWhole ? route : undefined, request.raw, reply.raw, params);
-    };
-    // What Fastify thinks of a content type does not matter: the body is judged after the sender is known.
-    this.#server.route({
-      method: route.method,
-      url: route.path,
-      handler: enter,
-      errorHandler: (_, request, reply) => enter(request, reply),
-    });
-  }
-
-  #enter(
-    route: Route | undefined,
-    request: IncomingMessage,
-    response: ServerResponse,
-    params: Readonly<Record<string, string>> = {},
-  ): void {
+  #enter(request: IncomingMessage, response: ServerResponse): void {
     const { ids, clock } = this.#parts;
-    const exchange = new OpenExchange({ request, response, route, params, requestId: ids.next('req_'), startedAtMs: clock.monotonicMs() });
+    const exchange = new OpenExchange(request, response, { requestId: ids.next('req_'), startedAtMs: clock.monotonicMs() });
     this.#exchanges.add(exchange);
     response.on('close', () => this.#leave(exchange));
     void serveExchange(this.#serve, exchange);
@@ -224,14 +187,16 @@ class Edge {
   }
 
   async #drain(): Promise<void> {
-    const closed = this.#server.close();
+    const closed = this.#server.listening ? once(this.#server, 'close') : undefined;
+    // Closes the idle connections too.
+    this.#server.close();
     await within(this.#exchanges.whenEmpty(), this.#bounds.shutdownGraceMs);
     const running = this.#exchanges.all();
     for (const exchange of running)
       this.#cut(exchange, new BulkheadError('shutting_down', 'the server is shutting down', { retryAfterMs: 1_000 }));
     await within(this.#exchanges.whenEmpty(), lastWordsMs);
     clearInterval(this.#sweeper);
-    this.#server.server.closeAllConnections();
+    this.#server.closeAllConnections();
     await closed;
   }
 }

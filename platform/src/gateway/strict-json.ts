@@ -47,19 +47,35 @@ function checkEncoding(body: Buffer): void {
  */
 function countKeys(root: object, containers: number): number {
   let count = 0;
-  let unseen = containers - 1;
+  let closed = 0;
   const open: object[] = [root];
   for (let container = open.pop(); container !== undefined; container = open.pop()) {
-    const values: readonly unknown[] = Array.isArray(container) ? container : Object.values(container);
-    if (values !== container) count += values.length;
-    for (let index = 0; unseen > 0 && index < values.length; index++) {
-      const value = values[index];
-      if (typeof value !== 'object' || value === null) continue;
-      open.push(value);
-      unseen--;
-    }
+    closed++;
+    if (Array.isArray(container)) pushContainers(container, open, containers - closed - open.length);
+    else count += pushMembers(container as Readonly<Record<string, unknown>>, open);
   }
   return count;
+}
+
+/** Returns how many members the object has. */
+function pushMembers(record: Readonly<Record<string, unknown>>, open: object[]): number {
+  let count = 0;
+  for (const key in record) {
+    count++;
+    const value = record[key];
+    if (typeof value === 'object' && value !== null) open.push(value);
+  }
+  return count;
+}
+
+function pushContainers(values: readonly unknown[], open: object[], unseen: number): void {
+  let found = 0;
+  for (let index = 0; found < unseen && index < values.length; index++) {
+    const value = values[index];
+    if (typeof value !== 'object' || value === null) continue;
+    open.push(value);
+    found++;
+  }
 }
 
 const quote = 0x22;
@@ -83,8 +99,8 @@ class Scanner {
   readonly #body: Buffer;
   readonly #end: number;
   readonly #bounds: JsonBounds;
-  /** What is open: 1 an object, 0 an array. */
-  readonly #isObject: Uint8Array;
+  /** What is open, from the root inwards: true an object, false an array. Not a typed array, which costs more to make than to use. */
+  readonly #isObject: boolean[] = [];
   #depth = 0;
   #position = 0;
   #keys = 0;
@@ -94,13 +110,12 @@ class Scanner {
     this.#body = body;
     this.#end = body.length;
     this.#bounds = bounds;
-    this.#isObject = new Uint8Array(bounds.depthMax);
   }
 
   /** Checks the whole text; returns how many keys, and how many objects and arrays it has. */
   scan(): { readonly keys: number; readonly containers: number } {
     if (this.#skipSpace() !== openBrace) throw this.#rootError();
-    this.#open(1);
+    this.#open(true);
     while (this.#depth > 0) this.#scanMember();
     if (this.#skipSpace() !== -1) throw this.#unexpected('the end of the body');
     return { keys: this.#keys, containers: this.#containers };
@@ -122,16 +137,16 @@ class Scanner {
 
   /** True when the value opened a container that is not empty: its first member comes next. */
   #scanValueOfMember(): boolean {
-    if (this.#isObject[this.#depth - 1] === 1) this.#scanKey();
+    if (this.#isObject[this.#depth - 1] === true) this.#scanKey();
     const byte = this.#skipSpace();
     if (byte === quote) {
       this.#scanString();
       return false;
     }
     if (byte === openBrace || byte === openBracket) {
-      const isObject = byte === openBrace ? 1 : 0;
+      const isObject = byte === openBrace;
       this.#open(isObject);
-      if (this.#skipSpace() !== (isObject === 1 ? closeBrace : closeBracket)) return true;
+      if (this.#skipSpace() !== (isObject ? closeBrace : closeBracket)) return true;
       return false;
     }
     this.#scanScalar(byte);
@@ -150,7 +165,7 @@ class Scanner {
     this.#position++;
   }
 
-  #open(isObject: 0 | 1): void {
+  #open(isObject: boolean): void {
     const { depthMax, containersMax } = this.#bounds;
     if (this.#depth === depthMax) {
       throw jsonError('invalid_value', `the body may be ${depthMax} levels deep; it is deeper`, this.#at(this.#position, 'top'));
@@ -168,7 +183,7 @@ class Scanner {
   }
 
   #close(byte: number): void {
-    const isObject = this.#isObject[this.#depth - 1] === 1;
+    const isObject = this.#isObject[this.#depth - 1] === true;
     if (byte !== (isObject ? closeBrace : closeBracket)) throw this.#unexpected(isObject ? "',' or '}'" : "',' or ']'");
     this.#depth--;
     this.#position++;
