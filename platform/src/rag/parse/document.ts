@@ -14,7 +14,7 @@ export type DocumentFormat = 'text' | 'markdown' | 'html' | 'csv' | 'json' | 'pd
 
 /**
  * Ceilings of one document, beside the memory and time of the worker. Declared sizes are never believed: bytes are counted while
- * they are inflated. Values from the threat model (docs/operations/limits.md).
+ * they are inflated.
  */
 export const documentLimits = {
   archiveEntriesMax: 1_000,
