@@ -61,8 +61,9 @@ export class EventStream implements EventWriter {
   /** A promise while the client is behind; it resolves when the client has caught up or has gone. Sending to a client that left does nothing. */
   send(data: string, event?: string): Promise<void> | undefined {
     if (this.#mode === 'ended') return undefined;
+    const frame = frameOf(data, event);
     if (this.#mode === 'fresh') this.#open();
-    this.#pending += frameOf(data, event);
+    this.#pending += frame;
     if (this.#pending.length >= writeCharactersMax) this.#flush();
     else this.#queueFlush();
     return this.#whenDrained();
