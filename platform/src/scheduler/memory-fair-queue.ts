@@ -85,7 +85,8 @@ export class MemoryFairQueue implements FairQueue {
   /** Refuses everything that has waited too long. Called by a timer while anything waits; public for clocks that are moved by hand. */
   sweep(): void {
     const nowMs = this.#options.clock.monotonicMs();
-    for (const waiter of [...this.#waiting]) {
+    for (const waiter of this.#waiting) {
+      // In the order of arrival, which is the order of the deadlines.
       if (waiter.deadlineMs > nowMs) break;
       const waitedMs = Math.round(nowMs - waiter.enqueuedAtMs);
       this.#drop(

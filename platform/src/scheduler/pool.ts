@@ -29,6 +29,8 @@ export class Pool {
   readonly waitingTenants = new FlowHeap<Tenant>();
   readonly tenants = new Map<TenantId, Tenant>();
   readonly #rates: ChargeRates;
+  /** Sum of the weights of the tenants that wait. */
+  #waitingWeight = 0;
   #clock = 0;
   #largestCharge = 0;
   /** Work finished per millisecond and slot; 0 until something finished. */
@@ -56,7 +58,7 @@ export class Pool {
       tenant = new TenantFlow(ticket.tenantId, ticket.weight);
       this.tenants.set(ticket.tenantId, tenant);
     }
-    tenant.weight = ticket.weight;
+    if (tenant.weight !== ticket.weight) this.#reweigh(tenant, ticket.weight);
     const name = userName(tenant, ticket.user);
     let user = tenant.users.get(name);
     if (user === undefined) {
@@ -77,6 +79,7 @@ export class Pool {
     tenant.backlog += waiter.dispatchWork;
     this.queued++;
     tenant.waitingUsers.add(user);
+    if (tenant.queued === 1) this.#waitingWeight += tenant.weight;
     this.waitingTenants.add(tenant);
   }
 
@@ -88,7 +91,9 @@ export class Pool {
     tenant.backlog -= waiter.dispatchWork;
     this.queued--;
     if (user.queued === 0) tenant.waitingUsers.remove(user);
-    if (tenant.queued === 0) this.waitingTenants.remove(tenant);
+    if (tenant.queued > 0) return;
+    this.#waitingWeight -= tenant.weight;
+    this.waitingTenants.remove(tenant);
   }
 
   /** Whose turn it is. */
@@ -139,9 +144,14 @@ export class Pool {
   /** How long a new request of this tenant would wait for its share of the pool; 0 while nobody knows. */
   estimatedWaitMs(tenant: Tenant, work: number): number {
     if (this.#workPerSlotMs === 0) return 0;
-    const weights = this.waitingTenants.items().reduce((sum, other) => sum + (other === tenant ? 0 : other.weight), tenant.weight);
+    const weights = this.#waitingWeight + (tenant.queued > 0 ? 0 : tenant.weight);
     const share = (this.#workPerSlotMs * this.capacity * tenant.weight) / weights;
     return (tenant.backlog + work) / share;
+  }
+
+  #reweigh(tenant: Tenant, weight: number): void {
+    if (tenant.queued > 0) this.#waitingWeight += weight - tenant.weight;
+    tenant.weight = weight;
   }
 
   /** A flow that holds nothing and owes nothing is as good as new; once the whole pool is idle, everybody is. */
