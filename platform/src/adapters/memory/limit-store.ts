@@ -17,9 +17,11 @@ import type {
 import type { Clock } from '../../primitives/clock.ts';
 
 const minuteUs = 60_000_000;
-/** How long a settled id is remembered, so that it is never admitted again. */
-const spentMs = 15 * 60_000;
-const spentMax = 1_000_000;
+/** Settled ids remembered, so that none is admitted again: this many at least, twice as many at most (about 60 bytes each). */
+const settledMax = 50_000;
+/** How long a reaped reservation may still be corrected. */
+const reapedMs = 15 * 60_000;
+const reapedMax = 10_000;
 const sweepEvery = 4_096;
 
 interface ScopeState {
@@ -35,8 +37,8 @@ interface Lease {
   progressTokens: number;
 }
 
-interface Spent {
-  readonly reapedTokens: number | undefined;
+interface Reaped {
+  readonly tokens: number;
   readonly scopes: readonly LimitScope[];
   readonly atMs: number;
 }
@@ -45,7 +47,10 @@ export class MemoryLimitStore implements LimitStore {
   readonly #clock: Clock;
   readonly #scopes = new Map<string, ScopeState>();
   readonly #leases = new Map<string, Lease>();
-  readonly #spent = new Map<string, Spent>();
+  readonly #reaped = new Map<string, Reaped>();
+  /** Two generations: the older is dropped whole, which costs nothing per id. */
+  #settled = new Set<string>();
+  #settledBefore = new Set<string>();
   #sinceSweep = 0;
 
   constructor(clock: Clock) {
@@ -54,7 +59,7 @@ export class MemoryLimitStore implements LimitStore {
 
   async reserve(request: ReserveRequest): Promise<ReserveOutcome> {
     const { reservationId } = request;
-    if (this.#spent.has(reservationId)) return { kind: 'spent' };
+    if (this.#isSpent(reservationId)) return { kind: 'spent' };
     const live = this.#leases.get(reservationId);
     if (live !== undefined) return live.outcome;
     const nowUs = this.#nowUs();
@@ -71,13 +76,14 @@ export class MemoryLimitStore implements LimitStore {
     const lease = this.#leases.get(reservationId);
     if (lease !== undefined) {
       this.#end(reservationId, lease, actual.tokens);
-      this.#remember(reservationId, { reapedTokens: undefined, scopes: [], atMs: this.#clock.monotonicMs() });
+      this.#rememberSettled(reservationId);
       return 'settled';
     }
-    const spent = this.#spent.get(reservationId);
-    if (spent?.reapedTokens === undefined) return 'unknown';
-    for (const scope of spent.scopes) this.#correctTokens(scope, actual.tokens - spent.reapedTokens);
-    this.#spent.set(reservationId, { ...spent, reapedTokens: undefined });
+    const reaped = this.#reaped.get(reservationId);
+    if (reaped === undefined) return 'unknown';
+    for (const scope of reaped.scopes) this.#correctTokens(scope, actual.tokens - reaped.tokens);
+    this.#reaped.delete(reservationId);
+    this.#rememberSettled(reservationId);
     return 'corrected_after_reap';
   }
 
@@ -95,7 +101,7 @@ export class MemoryLimitStore implements LimitStore {
     for (const [reservationId, lease] of this.#leases) {
       if (lease.expiresAtMs > nowMs) continue;
       this.#end(reservationId, lease, lease.progressTokens);
-      this.#remember(reservationId, { reapedTokens: lease.progressTokens, scopes: lease.request.scopes, atMs: nowMs });
+      this.#rememberReaped(reservationId, { tokens: lease.progressTokens, scopes: lease.request.scopes, atMs: nowMs });
       reaped++;
     }
     this.#sweep(this.#nowUs());
@@ -202,12 +208,21 @@ export class MemoryLimitStore implements LimitStore {
     return state;
   }
 
-  #remember(reservationId: string, spent: Spent): void {
-    if (this.#spent.size >= spentMax) {
-      const oldest = this.#spent.keys().next();
-      if (!oldest.done) this.#spent.delete(oldest.value);
-    }
-    this.#spent.set(reservationId, spent);
+  #isSpent(reservationId: string): boolean {
+    return this.#settled.has(reservationId) || this.#settledBefore.has(reservationId) || this.#reaped.has(reservationId);
+  }
+
+  #rememberSettled(reservationId: string): void {
+    this.#settled.add(reservationId);
+    if (this.#settled.size < settledMax) return;
+    this.#settledBefore = this.#settled;
+    this.#settled = new Set();
+  }
+
+  #rememberReaped(reservationId: string, reaped: Reaped): void {
+    const oldest = this.#reaped.size >= reapedMax ? this.#reaped.keys().next().value : undefined;
+    if (oldest !== undefined) this.#reaped.delete(oldest);
+    this.#reaped.set(reservationId, reaped);
   }
 
   #sweepSometimes(nowUs: number): void {
@@ -215,15 +230,15 @@ export class MemoryLimitStore implements LimitStore {
     if (this.#sinceSweep >= sweepEvery) this.#sweep(nowUs);
   }
 
-  /** Forgets scopes that are full and idle, which is how a new one starts, and ids settled long ago (the map is in that order). */
+  /** Forgets scopes that are full and idle, which is how a new one starts, and what was reaped long ago (the map is in that order). */
   #sweep(nowUs: number): void {
     this.#sinceSweep = 0;
     for (const [key, state] of this.#scopes) {
       if (state.inFlight === 0 && state.requestsTat <= nowUs && state.tokensTat <= nowUs) this.#scopes.delete(key);
     }
-    for (const [reservationId, spent] of this.#spent) {
-      if (nowUs / 1_000 - spent.atMs < spentMs) break;
-      this.#spent.delete(reservationId);
+    for (const [reservationId, reaped] of this.#reaped) {
+      if (nowUs / 1_000 - reaped.atMs < reapedMs) break;
+      this.#reaped.delete(reservationId);
     }
   }
 }
