@@ -46,6 +46,7 @@ const rows: readonly Row[] = [
   ['67 a body cut inside a header', '--b\r\nContent-Disposition: form-data', 'invalid_multipart'],
   ['67 the boundary in the content', file('x\r\n--bx\r\ny') + end, 'invalid_multipart'],
   ['67 the boundary at the start of the content', file('--b') + end, 'invalid_multipart'],
+  ['67 a longer boundary in the content, with a part behind it', file('x\r\n--bxxContent-Disposition: form-data; name="k"\r\n\r\ny') + end, 'invalid_multipart'],
   ['67 something after the end', `${file('x')}${end}more`, 'invalid_multipart'],
   ['67 something before the start', `hello\r\n${file('x')}${end}`, 'invalid_multipart'],
   ['67 10,000 parts', field('k', 'v').repeat(10_000) + end, 'invalid_multipart'],

@@ -224,6 +224,16 @@ describe('sizes', () => {
     );
   });
 
+  it('lets a client that writes its whole body first read the refusal afterwards', async () => {
+    using connection = await openConnection(edge.port);
+    connection.socket.pause();
+    const head = `POST /v1/echo HTTP/1.1\r\n${host}${auth}${json}Content-Length: 16000000\r\n\r\n`;
+    await new Promise<void>((resolve) => connection.socket.write(head + 'x'.repeat(16_000_000), () => resolve()));
+    connection.socket.resume();
+    expectError(await connection.answer(), { status: 413, code: 'body_too_large' });
+    await connection.closed();
+  });
+
   it('refuses a large body of an unknown sender without reading it', async () => {
     using connection = await openConnection(edge.port);
     connection.write(`POST /v1/echo HTTP/1.1\r\n${host}${json}Content-Length: 1000000\r\n\r\n`);
