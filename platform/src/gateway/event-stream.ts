@@ -82,6 +82,7 @@ export class EventStream implements EventWriter {
     if (this.#mode === 'ended') return;
     if (this.#mode === 'fresh') this.#open();
     this.#flush();
+    this.#stalledSinceMs = this.#parts.clock.monotonicMs();
     this.#leave();
     this.#parts.response.end();
   }
@@ -95,7 +96,8 @@ export class EventStream implements EventWriter {
   /** Sends a heartbeat when it is due, drops a client that stalls. Called about once a second. */
   sweep(nowMs: number): void {
     const { bounds, response } = this.#parts;
-    if (this.#mode === 'full' && nowMs - this.#stalledSinceMs >= bounds.stallMaxMs) this.#drop('stall');
+    const isWaiting = this.#mode === 'full' || (this.#mode === 'ended' && !response.writableFinished);
+    if (isWaiting && nowMs - this.#stalledSinceMs >= bounds.stallMaxMs) this.#drop('stall');
     else if (this.#mode === 'flowing' && nowMs - this.#lastWriteMs >= bounds.heartbeatMs) {
       this.#lastWriteMs = nowMs;
       response.write(heartbeat);

@@ -2,7 +2,7 @@
  * Node's HTTP server at its strictest, and requests to it without a socket.
  *
  * No framework: Fastify as a bare router cost 6 µs of the 19 µs that a small JSON request costs on `node:http`, and its body parsers,
- * error texts and replies were all switched off (docs/rfd/0003-http-edge.md).
+ * error texts and replies were all switched off (docs/rfd/0007-http-edge.md).
  */
 import {
   createServer,

@@ -259,6 +259,21 @@ describe('clients that read too slowly', () => {
     expect(edge.log.find((record) => record.reason !== undefined)).toMatchObject({ reason: 'stall', tenantId: 'acme' });
   });
 
+  it('drops a client that does not take the end of its stream', async () => {
+    const large = JSON.stringify({ text: 'x'.repeat(16_000_000) });
+    await using edge = await startEdge({
+      ...withStream(async (writer) => {
+        void writer.send(large);
+      }),
+      bounds: { streamStallMaxMs: 200, sweepMs: 20 },
+    });
+    using connection = await openConnection(edge.port);
+    connection.socket.pause();
+    connection.write(request);
+    await expect.poll(() => edge.log.find((record) => record.reason !== undefined)).toMatchObject({ reason: 'stall' });
+    await expect.poll(() => edge.gateway.openExchanges()).toBe(0);
+  });
+
   it('drops a client when more than the cap waits for it, should a producer not wait', async () => {
     const aborted = Promise.withResolvers<void>();
     await using edge = await startEdge({
