@@ -25,16 +25,16 @@ export interface Permit {
   readonly queueMs: number;
   /** Charges output as it is delivered: tokens since the last call. */
   reportOutput(tokens: number): void;
-  /** Returns the slot and replaces the prediction by what was really used. */
-  finish(actual: { readonly inputTokens: number; readonly outputTokens: number }): void;
+  /** Returns the slot and replaces the prediction by what was really used. Cached input tokens are part of the input tokens, and cost a tenth. */
+  finish(actual: { readonly inputTokens: number; readonly cachedInputTokens?: number | undefined; readonly outputTokens: number }): void;
   /** Returns the slot and undoes the dispatch charge: nothing was delivered. */
   cancel(): void;
 }
 
 export interface FairQueue {
   /**
-   * Waits for a slot. Rejects with `queue_full`, `queue_timeout` (each with `retryAfterMs`), `shutting_down`, or the
-   * signal's reason; then nothing is held and nothing is charged.
+   * Waits for a slot. Rejects with `queue_full`, `queue_timeout` (each with `retryAfterMs`), `capacity_unavailable` for a pool that was
+   * never given a capacity, `shutting_down`, or the signal's reason; then nothing is held and nothing is charged.
    */
   acquire(ticket: Ticket, signal: AbortSignal): Promise<Permit>;
   /** Sets how many permits a pool has; lowering it takes effect as permits return. */

@@ -1,82 +1,87 @@
-/** Something that waits its turn by virtual time. The heap keeps `heapIndex`; -1 while it is not in one. */
-export interface HeapItem {
+/** What a heap orders. Least virtual time first; at a tie the one that has waited longest for its turn, which makes ties go round. */
+export interface HeapMember {
+  virtualTime: number;
+  turn: number;
+  /** Place in the heap, -1 outside; written by the heap alone. */
   heapIndex: number;
-  /** Decides ties: who came first. */
-  readonly order: number;
-  virtualTime(): number;
 }
 
-/** Binary min-heap by virtual time whose items can move when they are charged. All operations O(log n). */
-export class FlowHeap<Item extends HeapItem> {
-  readonly #items: Item[] = [];
+/** A binary heap whose members know their place, so that one whose time changed moves in O(log n) instead of being searched for. */
+export class FlowHeap<Member extends HeapMember> {
+  readonly #members: Member[] = [];
 
   get size(): number {
-    return this.#items.length;
+    return this.#members.length;
   }
 
-  peek(): Item | undefined {
-    return this.#items[0];
+  get first(): Member | undefined {
+    return this.#members[0];
   }
 
-  items(): readonly Item[] {
-    return this.#items;
+  /** In no particular order. */
+  members(): readonly Member[] {
+    return this.#members;
   }
 
-  add(item: Item): void {
-    if (item.heapIndex >= 0) return;
-    item.heapIndex = this.#items.length;
-    this.#items.push(item);
-    this.#rise(item);
+  push(member: Member): void {
+    this.#members.push(member);
+    this.#rise(member, this.#members.length - 1);
   }
 
-  remove(item: Item): void {
-    const index = item.heapIndex;
-    if (index < 0) return;
-    item.heapIndex = -1;
-    const last = this.#items.pop();
-    if (last === undefined || last === item) return;
-    this.#put(last, index);
-    this.update(last);
+  remove(member: Member): void {
+    const index = member.heapIndex;
+    const last = this.#members.pop();
+    member.heapIndex = -1;
+    if (last === undefined || last === member) return;
+    this.#members[index] = last;
+    last.heapIndex = index;
+    this.moved(last);
   }
 
-  /** The item's virtual time changed. */
-  update(item: Item): void {
-    if (item.heapIndex < 0) return;
-    this.#rise(item);
-    this.#sink(item);
+  /** Restores the order around a member whose time or turn has changed. */
+  moved(member: Member): void {
+    const index = member.heapIndex;
+    this.#rise(member, index);
+    if (member.heapIndex === index) this.#sink(member, index);
   }
 
-  #rise(item: Item): void {
-    while (item.heapIndex > 0) {
-      const parent = this.#items[(item.heapIndex - 1) >> 1];
-      if (parent === undefined || !isBefore(item, parent)) return;
-      this.#swap(item, parent);
+  #rise(member: Member, from: number): void {
+    const members = this.#members;
+    let index = from;
+    while (index > 0) {
+      const parentIndex = (index - 1) >> 1;
+      const parent = members[parentIndex];
+      if (parent === undefined || !isBefore(member, parent)) break;
+      members[index] = parent;
+      parent.heapIndex = index;
+      index = parentIndex;
     }
+    members[index] = member;
+    member.heapIndex = index;
   }
 
-  #sink(item: Item): void {
+  #sink(member: Member, from: number): void {
+    const members = this.#members;
+    let index = from;
     for (;;) {
-      const left = this.#items[item.heapIndex * 2 + 1];
-      const right = this.#items[item.heapIndex * 2 + 2];
-      const smaller = right !== undefined && left !== undefined && isBefore(right, left) ? right : left;
-      if (smaller === undefined || !isBefore(smaller, item)) return;
-      this.#swap(item, smaller);
+      let childIndex = 2 * index + 1;
+      let child = members[childIndex];
+      if (child === undefined) break;
+      const right = members[childIndex + 1];
+      if (right !== undefined && isBefore(right, child)) {
+        child = right;
+        childIndex++;
+      }
+      if (!isBefore(child, member)) break;
+      members[index] = child;
+      child.heapIndex = index;
+      index = childIndex;
     }
-  }
-
-  #swap(one: Item, other: Item): void {
-    const index = one.heapIndex;
-    this.#put(one, other.heapIndex);
-    this.#put(other, index);
-  }
-
-  #put(item: Item, index: number): void {
-    item.heapIndex = index;
-    this.#items[index] = item;
+    members[index] = member;
+    member.heapIndex = index;
   }
 }
 
-function isBefore(one: HeapItem, other: HeapItem): boolean {
-  const difference = one.virtualTime() - other.virtualTime();
-  return difference < 0 || (difference === 0 && one.order < other.order);
+function isBefore(left: HeapMember, right: HeapMember): boolean {
+  return left.virtualTime < right.virtualTime || (left.virtualTime === right.virtualTime && left.turn < right.turn);
 }

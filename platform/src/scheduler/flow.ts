@@ -1,133 +1,72 @@
-/**
- * Who waits: tenants, and inside a tenant its users. Virtual time is `origin + work / weight`, with work a whole number, so a charge that is
- * undone restores it exactly.
- */
 import type { TenantId } from '../primitives/ids.ts';
-import type { Ticket } from './fair-queue.ts';
-import { FlowHeap, type HeapItem } from './flow-heap.ts';
+import { type Flow, FlowLevel } from './flow-level.ts';
 
-let created = 0;
+/** A request as its flow links it. */
+export interface Linked<Request> {
+  before: Request | undefined;
+  behind: Request | undefined;
+  /** Cost we expect of it, in units at weight 1. */
+  readonly expectedUnits: number;
+}
 
-abstract class Flow implements HeapItem {
+/** Second level. Its requests wait in order of arrival, linked through themselves: one that leaves from the middle costs O(1). */
+export class UserFlow<Request extends Linked<Request>> implements Flow {
+  readonly key: string;
+  virtualTime = 0;
+  turn = 0;
   heapIndex = -1;
-  readonly order = created++;
   queued = 0;
   inFlight = 0;
-  #origin = 0;
-  #work = 0;
+  backlogUnits = 0;
+  oldest: Request | undefined = undefined;
+  newest: Request | undefined = undefined;
 
-  protected abstract get weightNow(): number;
-
-  virtualTime(): number {
-    return this.#origin + this.#work / this.weightNow;
+  constructor(key: string) {
+    this.key = key;
   }
 
-  charge(work: number): void {
-    this.#work += work;
+  append(request: Request): void {
+    request.before = this.newest;
+    if (this.newest === undefined) this.oldest = request;
+    else this.newest.behind = request;
+    this.newest = request;
+    this.queued++;
+    this.backlogUnits += request.expectedUnits;
   }
 
-  /** Becoming active: whatever share was not used is gone, whatever was overdrawn is still owed. */
-  liftTo(virtualTime: number): void {
-    const behind = virtualTime - this.virtualTime();
-    if (behind > 0) this.#origin += behind;
-  }
-
-  /** Keeps the virtual time where it is while the weight changes. */
-  protected reweigh(change: () => void): void {
-    const before = this.virtualTime();
-    change();
-    this.#origin += before - this.virtualTime();
-  }
-
-  get isIdle(): boolean {
-    return this.queued === 0 && this.inFlight === 0;
-  }
-}
-
-export class TenantFlow extends Flow {
-  readonly tenantId: TenantId;
-  readonly users = new Map<string, UserFlow>();
-  readonly waitingUsers = new FlowHeap<UserFlow>();
-  /** Virtual time of the users' level. */
-  userClock = 0;
-  /** Work that waits, in charge units. */
-  backlog = 0;
-  #weight: number;
-
-  constructor(tenantId: TenantId, weight: number) {
-    super();
-    this.tenantId = tenantId;
-    this.#weight = weight;
-  }
-
-  get weight(): number {
-    return this.#weight;
-  }
-
-  set weight(weight: number) {
-    if (weight === this.#weight) return;
-    this.reweigh(() => {
-      this.#weight = weight;
-    });
-  }
-
-  protected get weightNow(): number {
-    return this.#weight;
+  remove(request: Request): void {
+    const { before, behind } = request;
+    if (before === undefined) this.oldest = behind;
+    else before.behind = behind;
+    if (behind === undefined) this.newest = before;
+    else behind.before = before;
+    request.before = undefined;
+    request.behind = undefined;
+    this.queued--;
+    this.backlogUnits -= request.expectedUnits;
   }
 }
 
-export class UserFlow extends Flow {
-  readonly name: string;
-  readonly waiting: Waiter[] = [];
-  #head = 0;
+/** Users of one tenant that owe and have nothing here. Those that wait or run are bounded by the tenant's queue and the pool's permits. */
+const userDebtorsMax = 256;
 
-  constructor(name: string) {
-    super();
-    this.name = name;
+/** First level. Shares are computed over tenants first, so a tenant that invents users gains nothing by it. */
+export class TenantFlow<Request extends Linked<Request>> implements Flow<TenantId> {
+  readonly key: TenantId;
+  virtualTime = 0;
+  turn = 0;
+  heapIndex = -1;
+  queued = 0;
+  inFlight = 0;
+  backlogUnits = 0;
+  queuedBytes = 0;
+  /** Of the latest request, for estimates; each request is charged by the weight it came with. */
+  weight = 1;
+  /** Written by `BacklogRanking` alone. */
+  backlogRank = -1;
+  readonly users = new FlowLevel((user: string) => new UserFlow<Request>(user), userDebtorsMax);
+
+  constructor(key: TenantId) {
+    this.key = key;
   }
-
-  protected get weightNow(): number {
-    return 1;
-  }
-
-  push(waiter: Waiter): void {
-    this.waiting.push(waiter);
-  }
-
-  /** The oldest that still waits. Amortised O(1): what left early is skipped here. */
-  shift(): Waiter | undefined {
-    while (this.#head < this.waiting.length) {
-      const waiter = this.waiting[this.#head++];
-      this.#compact();
-      if (waiter?.mode === 'waiting') return waiter;
-    }
-    return undefined;
-  }
-
-  /** The newest that still waits. */
-  newest(): Waiter | undefined {
-    for (let index = this.waiting.length - 1; index >= this.#head; index--) {
-      const waiter = this.waiting[index];
-      if (waiter?.mode === 'waiting') return waiter;
-    }
-    return undefined;
-  }
-
-  #compact(): void {
-    if (this.#head < 64 || this.#head * 2 < this.waiting.length) return;
-    this.waiting.splice(0, this.#head);
-    this.#head = 0;
-  }
-}
-
-export interface Waiter {
-  mode: 'waiting' | 'granted' | 'gone';
-  readonly ticket: Ticket;
-  readonly tenant: TenantFlow;
-  readonly user: UserFlow;
-  readonly dispatchWork: number;
-  readonly enqueuedAtMs: number;
-  readonly deadlineMs: number;
-  grant(): void;
-  refuse(error: unknown): void;
 }

@@ -1,0 +1,154 @@
+/**
+ * The fair queue over all pools, without promises and timers: every call returns at once, and time comes from the clock. Bounds, in this order:
+ *
+ * 1. A request that would wait longer than `waitMaxMs` by the pool's learned speed is refused on arrival: early, not after waiting.
+ * 2. A tenant has at most `requestsPerTenantMax` requests waiting in a pool. Beyond that the newest of its user with the most makes room,
+ *    so one user's script does not lock colleagues out.
+ * 3. All that waits has at most `bytesMax` bytes. Beyond that the newest of the tenant with the longest queue for its weight makes room.
+ * 4. Nothing starts after its deadline.
+ */
+import { assert } from '../primitives/assert.ts';
+import type { Clock } from '../primitives/clock.ts';
+import { type Random, systemRandom } from '../primitives/random.ts';
+import { FairPool } from './fair-pool.ts';
+import type { PoolSnapshot, Ticket } from './fair-queue.ts';
+import type { FairRequest } from './fair-request.ts';
+import type { TenantFlow, UserFlow } from './flow.ts';
+import { QueueRefusals } from './refusals.ts';
+import { type CostRule, saneWeight } from './service-cost.ts';
+import { WaitingLine } from './waiting-line.ts';
+
+export interface FairQueueOptions extends Partial<CostRule> {
+  readonly clock: Clock;
+  /** Waiting requests of one tenant in one pool. */
+  readonly requestsPerTenantMax: number;
+  /** `Ticket.bytes` of everything that waits. */
+  readonly bytesMax: number;
+  readonly waitMaxMs: number;
+  /** Spreads retries. */
+  readonly random?: Random;
+}
+
+const thetaDefault = 0.25;
+/** The usual ratio of prices; the VTC paper uses 2. */
+const outputTokenCostDefault = 4;
+
+export class WeightedFairQueue {
+  readonly #options: FairQueueOptions;
+  readonly #rule: CostRule;
+  readonly #refusals: QueueRefusals;
+  readonly #pools = new Map<string, FairPool>();
+  readonly #line = new WaitingLine();
+  #mode: 'open' | 'closed' = 'open';
+
+  constructor(options: FairQueueOptions) {
+    const { theta = thetaDefault, outputTokenCost = outputTokenCostDefault } = options;
+    assert(theta >= 0 && theta <= 1, 'theta is a part of 1');
+    assert(outputTokenCost >= 0, 'a token cannot have a negative cost');
+    this.#options = options;
+    this.#rule = { theta, outputTokenCost };
+    this.#refusals = new QueueRefusals(options.random ?? systemRandom);
+  }
+
+  /** A request that runs already, or waits: then its `waiter` must be set before anything else is called. Throws the refusals of the port. */
+  submit(ticket: Ticket): FairRequest {
+    assert(ticket.bytes >= 0, 'a request has a size');
+    if (this.#mode === 'closed') throw this.#refusals.shuttingDown();
+    const pool = this.#pools.get(ticket.poolId);
+    if (pool === undefined) throw this.#refusals.noCapacity();
+    const nowMs = this.#options.clock.monotonicMs();
+    if (pool.isFree()) return pool.submit(ticket, nowMs);
+    this.expire(nowMs);
+    this.#makeRoom(pool, ticket);
+    return pool.submit(ticket, nowMs);
+  }
+
+  /** The caller has gone: takes the request out of the queue without telling its waiter. */
+  withdraw(request: FairRequest): void {
+    request.owner.withdraw(request);
+  }
+
+  /** Refuses everything whose deadline is reached. */
+  expire(nowMs = this.#options.clock.monotonicMs()): void {
+    const { waitMaxMs } = this.#options;
+    for (;;) {
+      const due = this.#line.oldest;
+      if (due === undefined || due.arrivedAtMs + waitMaxMs > nowMs) return;
+      const estimatedWaitMs = this.#pools.get(due.ticket.poolId)?.estimatedWaitMs(due.ticket);
+      this.#refuse(due, this.#refusals.waitedTooLong(waitMaxMs, estimatedWaitMs));
+    }
+  }
+
+  /** Monotonic milliseconds at which `expire` has something to do; undefined when nothing waits. */
+  nextDeadlineMs(): number | undefined {
+    const oldest = this.#line.oldest;
+    return oldest === undefined ? undefined : oldest.arrivedAtMs + this.#options.waitMaxMs;
+  }
+
+  setCapacity(poolId: string, permits: number): void {
+    let pool = this.#pools.get(poolId);
+    if (pool === undefined) {
+      const { clock } = this.#options;
+      pool = new FairPool({ poolId, clock, rule: this.#rule, line: this.#line, expire: (nowMs) => this.expire(nowMs) });
+      this.#pools.set(poolId, pool);
+    }
+    pool.setCapacity(permits);
+  }
+
+  snapshot(): readonly PoolSnapshot[] {
+    return Array.from(this.#pools.values(), (pool) => pool.snapshot());
+  }
+
+  close(): void {
+    this.#mode = 'closed';
+    while (this.#line.oldest !== undefined) this.#refuse(this.#line.oldest, this.#refusals.shuttingDown());
+  }
+
+  #makeRoom(pool: FairPool, ticket: Ticket): void {
+    const { waitMaxMs } = this.#options;
+    const estimatedWaitMs = pool.estimatedWaitMs(ticket);
+    if (estimatedWaitMs !== undefined && estimatedWaitMs > waitMaxMs) throw this.#refusals.wouldWaitTooLong(estimatedWaitMs, waitMaxMs);
+    const tenant = pool.tenants.find(ticket.tenantId);
+    if (tenant !== undefined) this.#makeRoomInTenant(tenant, ticket, estimatedWaitMs);
+    this.#makeRoomInMemory(tenant, ticket, estimatedWaitMs);
+  }
+
+  #makeRoomInTenant(tenant: TenantFlow<FairRequest>, ticket: Ticket, estimatedWaitMs: number | undefined): void {
+    const { requestsPerTenantMax } = this.#options;
+    if (tenant.queued < requestsPerTenantMax) return;
+    const error = this.#refusals.tenantQueueFull(tenant.queued, requestsPerTenantMax, estimatedWaitMs);
+    const own = tenant.users.find(ticket.user)?.queued ?? 0;
+    const longest = longestUserOf(tenant);
+    if (longest?.newest === undefined || longest.queued <= own + 1) throw error;
+    this.#refuse(longest.newest, error);
+  }
+
+  /** `tenant` is the arriving request's, if it is known. */
+  #makeRoomInMemory(tenant: TenantFlow<FairRequest> | undefined, ticket: Ticket, estimatedWaitMs: number | undefined): void {
+    const { bytesMax } = this.#options;
+    while (this.#line.bytes + ticket.bytes > bytesMax) {
+      const error = this.#refusals.bytesFull(bytesMax, estimatedWaitMs);
+      const longest = this.#line.ranking.longest();
+      const ownBytesPerWeight = ((tenant?.queuedBytes ?? 0) + ticket.bytes) / saneWeight(ticket.weight);
+      if (longest === undefined || longest.queuedBytes / longest.weight <= ownBytesPerWeight) throw error;
+      const victim = longestUserOf(longest)?.newest;
+      assert(victim !== undefined, 'a tenant with queued bytes has a queued request');
+      this.#refuse(victim, error);
+    }
+  }
+
+  #refuse(request: FairRequest, error: Error): void {
+    const { waiter } = request;
+    request.owner.withdraw(request);
+    waiter?.refused(error);
+  }
+}
+
+/** Asked only when a bound is reached; a tenant has at most `requestsPerTenantMax` users waiting. */
+function longestUserOf(tenant: TenantFlow<FairRequest>): UserFlow<FairRequest> | undefined {
+  let longest: UserFlow<FairRequest> | undefined;
+  for (const user of tenant.users.waiting.members()) {
+    if (longest === undefined || user.queued > longest.queued) longest = user;
+  }
+  return longest;
+}

@@ -1,0 +1,181 @@
+/**
+ * Who gets how much (invariants 11, 12, 13 and 16 of the scheduler). Faults that were planted and seen are named at each property.
+ */
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { costOf, type Job, Simulation } from './simulation.ts';
+
+const theta = fc.constantFrom(0, 0.25, 0.5, 1);
+const shape = fc.record({
+  weight: fc.constantFrom(1, 2, 4, 0.5),
+  inputMax: fc.integer({ min: 1, max: 2_000 }),
+  outputMax: fc.integer({ min: 1, max: 300 }),
+  /** The prediction is wrong by up to this factor, either way. */
+  predictionError: fc.constantFrom(1, 2, 8),
+  sizes: fc.infiniteStream(fc.double({ min: 0, max: 1, noNaN: true })),
+});
+type Shape = typeof shape extends fc.Arbitrary<infer Value> ? Value : never;
+
+function jobsOf(tenant: string, { weight, inputMax, outputMax, predictionError, sizes }: Shape): () => Job {
+  const draw = () => sizes.next().value;
+  return () => {
+    const output = 1 + Math.floor(draw() * (outputMax - 1));
+    const factor = predictionError ** (2 * draw() - 1);
+    return { tenant, weight, input: 1 + Math.floor(draw() * (inputMax - 1)), output, predicted: Math.ceil(output * factor) };
+  };
+}
+
+/** The largest difference of weighted service over any part of the time in which both were backlogged. */
+function worstDifference(
+  simulation: Simulation,
+  one: { tenant: string; weight: number },
+  other: { tenant: string; weight: number },
+): number {
+  let difference = 0;
+  let least = 0;
+  let most = 0;
+  for (const { tenant, cost } of simulation.served) {
+    if (tenant === one.tenant) difference += cost / one.weight;
+    else if (tenant === other.tenant) difference -= cost / other.weight;
+    least = Math.min(least, difference);
+    most = Math.max(most, difference);
+  }
+  return most - least;
+}
+
+const costMaxOf = ({ inputMax, outputMax, predictionError }: Shape) => costOf({ input: inputMax, output: outputMax * predictionError });
+
+describe('two tenants with work waiting', () => {
+  // Planted: charging at the end only what was predicted; charging without the weight; picking the tenant with the most virtual time; first come first served.
+  it('differ in weighted service by no more than (N + 1) requests of each, whatever their shapes, weights and predictions (invariant 11)', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: 8 }), theta, shape, shape, async (capacity, part, f, g) => {
+        const simulation = new Simulation({ capacity, theta: part });
+        const untilMs = 30_000;
+        simulation.flood({ fromMs: 0, untilMs, depth: 2 * capacity + 2 }, jobsOf('ff', f));
+        simulation.flood({ fromMs: 0, untilMs, depth: 2 * capacity + 2 }, jobsOf('gg', g));
+        await simulation.run(untilMs);
+        const bound = (capacity + 1) * (costMaxOf(f) / f.weight + costMaxOf(g) / g.weight);
+        const worst = worstDifference(simulation, { tenant: 'ff', weight: f.weight }, { tenant: 'gg', weight: g.weight });
+        expect(worst).toBeLessThanOrEqual(bound);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  // Planted: the weight of the first request for ever; dividing by the square root of the weight.
+  it('and any number of others share by weight within a hundredth (invariant 16)', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.constantFrom(1, 2, 3, 4, 8), { minLength: 2, maxLength: 4 }), theta, async (weights, part) => {
+        const simulation = new Simulation({ capacity: 4, theta: part, chunkTokens: 40 });
+        const untilMs = 2_000_000;
+        for (const [index, weight] of weights.entries()) {
+          simulation.flood({ fromMs: 0, untilMs, depth: 10 }, () => ({ tenant: `t${index}`, weight, input: 100, output: 100 }));
+        }
+        await simulation.run(untilMs);
+        const service = simulation.serviceBetween(0, untilMs);
+        const total = [...service.values()].reduce((sum, cost) => sum + cost, 0);
+        const weightTotal = weights.reduce((sum, weight) => sum + weight, 0);
+        for (const [index, weight] of weights.entries()) {
+          expect(Math.abs((service.get(`t${index}`) ?? 0) / total - weight / weightTotal)).toBeLessThan(0.01);
+        }
+      }),
+      { numRuns: 5 },
+    );
+  });
+
+  // Planted: one level only (users not told apart).
+  it('share inside a tenant as well: a user’s script leaves a colleague half', async () => {
+    const simulation = new Simulation({ capacity: 4 });
+    const job = { tenant: 'acme', input: 100, output: 50 };
+    simulation.flood({ fromMs: 0, untilMs: 60_000, depth: 90 }, () => ({ ...job, user: 'script' }));
+    simulation.flood({ fromMs: 0, untilMs: 60_000, depth: 8 }, () => ({ ...job, user: 'colleague' }));
+    await simulation.run(60_000);
+    const colleague = simulation.started.filter((start) => start.job.user === 'colleague').length;
+    expect(colleague / simulation.started.length).toBeCloseTo(0.5, 1);
+  });
+
+  it('gain nothing by inventing users', async () => {
+    const simulation = new Simulation({ capacity: 4 });
+    const job = { input: 100, output: 50 };
+    simulation.flood({ fromMs: 0, untilMs: 60_000, depth: 90 }, (index) => ({ ...job, tenant: 'many', user: `u${index}` }));
+    simulation.flood({ fromMs: 0, untilMs: 60_000, depth: 8 }, () => ({ ...job, tenant: 'one' }));
+    await simulation.run(60_000);
+    const one = simulation.started.filter((start) => start.job.tenant === 'one').length;
+    expect(one / simulation.started.length).toBeCloseTo(0.5, 1);
+  });
+});
+
+describe('a tenant among floods', () => {
+  // Planted: no lift to the level's time turned into a lift to the highest virtual time (a newcomer goes to the back).
+  it('starts before any of 1,000 others starts a second request (invariant 12)', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 16 }),
+        fc.integer({ min: 1, max: 400 }),
+        fc.integer({ min: 500, max: 3_000 }),
+        async (capacity, output, atMs) => {
+          const simulation = new Simulation({ capacity, chunkTokens: 400 });
+          for (let index = 0; index < 1_000; index++) {
+            for (let count = 0; count < 3; count++) simulation.arrive(0, { tenant: `flood${index}`, input: 50, output });
+          }
+          simulation.arrive(atMs, { tenant: 'victim', input: 50, output });
+          await simulation.run(4_000);
+          const arrivalIndex = simulation.started.findIndex((start) => start.atMs > atMs);
+          const own = simulation.started.findIndex((start) => start.job.tenant === 'victim');
+          if (own >= 0) {
+            const between = simulation.started.slice(arrivalIndex, own).map((start) => start.job.tenant);
+            expect(new Set(between).size).toBe(between.length);
+            expect(between.length).toBeLessThanOrEqual(1_000 + capacity);
+          } else expect(simulation.started.length - Math.max(0, arrivalIndex)).toBeLessThanOrEqual(1_000 + capacity);
+        },
+      ),
+      { numRuns: 4 },
+    );
+  });
+
+  // Planted: first come first served; ties to the oldest tenant.
+  it('does not wait longer because another tenant queues ten times as much (invariant 13)', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 8 }),
+        shape,
+        fc.array(fc.integer({ min: 0, max: 20_000 }), { minLength: 5, maxLength: 60 }),
+        async (capacity, heavy, arrivals) => {
+          const light = { tenant: 'bb', weight: 1, input: 100, output: 20 };
+          const startsOf = async (depth: number) => {
+            const simulation = new Simulation({ capacity });
+            simulation.flood({ fromMs: 0, untilMs: 30_000, depth }, fixedJobs(heavy));
+            for (const atMs of arrivals) simulation.arrive(atMs, light);
+            await simulation.run(60_000);
+            return simulation.started.filter((start) => start.job.tenant === 'bb').map((start) => start.atMs);
+          };
+          const few = await startsOf(2 * capacity + 2);
+          const many = await startsOf(20 * capacity + 20);
+          // The bound of invariant 11 as time: a permit serves at least 1 cost unit a millisecond here.
+          const boundMs = (2 * (capacity + 1) * (costMaxOf(heavy) / heavy.weight + costOf(light)) * (1 + heavy.weight)) / capacity;
+          expect(many).toHaveLength(few.length);
+          for (const [index, atMs] of many.entries()) expect(atMs - (few[index] ?? 0)).toBeLessThanOrEqual(boundMs);
+        },
+      ),
+      { numRuns: 25 },
+    );
+  });
+
+  it('waits about as long as one running request while another queues a thousand times more', async () => {
+    const simulation = new Simulation({ capacity: 32, requestsPerTenantMax: 5_000 });
+    const job = { input: 200, output: 100 };
+    simulation.flood({ fromMs: 0, untilMs: 60_000, depth: 3_000 }, () => ({ ...job, tenant: 'noisy' }));
+    for (let atMs = 500; atMs < 60_000; atMs += 2_000) simulation.arrive(atMs, { ...job, tenant: 'quiet' });
+    await simulation.run(70_000);
+    const waits = simulation.started.filter((start) => start.job.tenant === 'quiet').map((start) => start.queueMs);
+    expect(waits).toHaveLength(30);
+    // A request runs 1,050 ms, so with 32 permits in steady rotation one comes free well before that.
+    expect(Math.max(...waits)).toBeLessThanOrEqual(1_050);
+  });
+});
+
+/** The same size for every job of a shape, so that two runs with different numbers of jobs can be compared. */
+function fixedJobs({ weight, inputMax, outputMax }: Shape): () => Job {
+  return () => ({ tenant: 'aa', weight, input: inputMax, output: outputMax });
+}

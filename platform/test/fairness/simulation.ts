@@ -1,0 +1,255 @@
+/**
+ * A pool in simulated time around a real `MemoryFairQueue`: requests arrive, wait, stream and end on a clock that moves from event to event.
+ * Deterministic: the same jobs give the same history. Cost is what the VTC paper calls service: input tokens + 4 x output tokens.
+ */
+import { setImmediate } from 'node:timers/promises';
+import { ManualClock } from '../../src/primitives/clock.ts';
+import { parseTenantId, type TenantId } from '../../src/primitives/ids.ts';
+import { seededRandom } from '../../src/primitives/random.ts';
+import type { Permit, PoolSnapshot, Ticket } from '../../src/scheduler/fair-queue.ts';
+import { MemoryFairQueue } from '../../src/scheduler/memory-fair-queue.ts';
+
+export interface Job {
+  readonly tenant: string;
+  readonly user?: string;
+  readonly weight?: number;
+  readonly input: number;
+  readonly output: number;
+  /** What the queue is told to expect; the true output by default. */
+  readonly predicted?: number;
+  readonly bytes?: number;
+  /** The client leaves after this long, waiting or running. */
+  readonly leavesAfterMs?: number;
+  /** The upstream fails before the first byte; the permit is cancelled after this long. */
+  readonly failsAfterMs?: number;
+}
+
+export interface Started {
+  readonly job: Job;
+  readonly arrivedAtMs: number;
+  readonly atMs: number;
+  readonly queueMs: number;
+  /** Order of arrival over the whole simulation. */
+  readonly number: number;
+}
+
+export interface Served {
+  readonly atMs: number;
+  readonly tenant: string;
+  readonly cost: number;
+}
+
+export interface SimulationOptions {
+  readonly capacity: number;
+  readonly theta?: number;
+  readonly requestsPerTenantMax?: number;
+  readonly bytesMax?: number;
+  readonly waitMaxMs?: number;
+  /** Tokens between two reports of a running request. */
+  readonly chunkTokens?: number;
+  /** Runs after each event, when everything that follows from it has happened. */
+  readonly afterEach?: (simulation: Simulation) => void;
+}
+
+export const outputTokenCost = 4;
+const prefillMs = 50;
+const tokenMs = 10;
+/** What a closed loop waits after a refusal. */
+const retryMs = 1_000;
+
+export function costOf(job: Pick<Job, 'input' | 'output'>): number {
+  return job.input + outputTokenCost * job.output;
+}
+
+export function tenantNamed(name: string): TenantId {
+  const id = parseTenantId(name);
+  if (id === undefined) throw new Error(`${name} is no tenant id`);
+  return id;
+}
+
+export class Simulation {
+  readonly clock = new ManualClock();
+  readonly queue: MemoryFairQueue;
+  readonly started: Started[] = [];
+  readonly refused: { readonly job: Job; readonly error: unknown; readonly atMs: number; readonly number: number }[] = [];
+  readonly served: Served[] = [];
+  waiting = 0;
+  readonly #options: SimulationOptions;
+  readonly #events = new EventHeap();
+  #arrivals = 0;
+
+  constructor(options: SimulationOptions) {
+    this.#options = options;
+    this.queue = new MemoryFairQueue({
+      clock: this.clock,
+      requestsPerTenantMax: options.requestsPerTenantMax ?? 1_000_000,
+      bytesMax: options.bytesMax ?? 1e12,
+      waitMaxMs: options.waitMaxMs ?? 1e9,
+      random: seededRandom(1),
+      ...(options.theta !== undefined && { theta: options.theta }),
+    });
+    this.queue.setCapacity('pool', options.capacity);
+  }
+
+  get pool(): PoolSnapshot {
+    const [pool] = this.queue.snapshot();
+    if (pool === undefined) throw new Error('the pool has no capacity');
+    return pool;
+  }
+
+  at(atMs: number, act: () => void): void {
+    this.#events.push(atMs, act);
+  }
+
+  arrive(atMs: number, job: Job): void {
+    this.at(atMs, () => this.#acquire(job));
+  }
+
+  /** Keeps `depth` requests of this shape in the queue or running until `untilMs`: a closed loop, backlogged all the time. */
+  flood(span: { readonly fromMs: number; readonly untilMs: number; readonly depth: number }, next: (index: number) => Job): void {
+    let index = 0;
+    const again = () => {
+      if (this.clock.monotonicMs() < span.untilMs) this.#acquire(next(index++), again);
+    };
+    for (let count = 0; count < span.depth; count++) this.at(span.fromMs, again);
+  }
+
+  /** Runs everything up to and including `untilMs`, then nothing is left to happen before it. */
+  async run(untilMs: number): Promise<void> {
+    for (;;) {
+      const next = this.#events.peek();
+      if (next === undefined || next.atMs > untilMs) break;
+      this.#events.pop();
+      this.clock.advance(Math.max(0, next.atMs - this.clock.monotonicMs()));
+      next.act();
+      await setImmediate();
+      this.#options.afterEach?.(this);
+    }
+    this.clock.advance(Math.max(0, untilMs - this.clock.monotonicMs()));
+  }
+
+  /** Service of each tenant between two moments. */
+  serviceBetween(fromMs: number, untilMs: number): ReadonlyMap<string, number> {
+    const service = new Map<string, number>();
+    for (const { atMs, tenant, cost } of this.served) {
+      if (atMs > fromMs && atMs <= untilMs) service.set(tenant, (service.get(tenant) ?? 0) + cost);
+    }
+    return service;
+  }
+
+  #acquire(job: Job, onEnd: () => void = () => {}): void {
+    const retry = () => this.at(this.clock.monotonicMs() + retryMs, onEnd);
+    const leaving = new AbortController();
+    const number = this.#arrivals++;
+    const arrivedAtMs = this.clock.monotonicMs();
+    if (job.leavesAfterMs !== undefined) this.at(arrivedAtMs + job.leavesAfterMs, () => leaving.abort(new Error('left')));
+    this.waiting++;
+    this.queue.acquire(ticketOf(job), leaving.signal).then(
+      (permit) => {
+        this.waiting--;
+        this.started.push({ job, arrivedAtMs, atMs: this.clock.monotonicMs(), queueMs: permit.queueMs, number });
+        this.#serve({ job, permit, signal: leaving.signal, onEnd });
+      },
+      (error: unknown) => {
+        this.waiting--;
+        this.refused.push({ job, error, atMs: this.clock.monotonicMs(), number });
+        retry();
+      },
+    );
+  }
+
+  #serve(turn: { readonly job: Job; readonly permit: Permit; readonly signal: AbortSignal; readonly onEnd: () => void }): void {
+    const { job, permit, signal, onEnd } = turn;
+    const nowMs = this.clock.monotonicMs();
+    if (job.failsAfterMs !== undefined) {
+      this.at(nowMs + job.failsAfterMs, () => {
+        permit.cancel();
+        onEnd();
+      });
+      return;
+    }
+    this.#count(job.tenant, job.input);
+    let produced = 0;
+    const produce = () => {
+      const tokens = Math.min(this.#options.chunkTokens ?? 16, job.output - produced);
+      produced += tokens;
+      this.#count(job.tenant, outputTokenCost * tokens);
+      permit.reportOutput(tokens);
+      if (produced < job.output && !signal.aborted) {
+        this.at(this.clock.monotonicMs() + tokens * tokenMs, produce);
+        return;
+      }
+      permit.finish({ inputTokens: job.input, outputTokens: produced });
+      onEnd();
+    };
+    this.at(nowMs + prefillMs, produce);
+  }
+
+  #count(tenant: string, cost: number): void {
+    this.served.push({ atMs: this.clock.monotonicMs(), tenant, cost });
+  }
+}
+
+export function ticketOf(job: Job): Ticket {
+  return {
+    poolId: 'pool',
+    tenantId: tenantNamed(job.tenant),
+    user: job.user ?? 'user',
+    weight: job.weight ?? 1,
+    inputTokens: job.input,
+    predictedOutputTokens: job.predicted ?? job.output,
+    bytes: job.bytes ?? 1_000,
+  };
+}
+
+/** Events by time, at the same time in order of creation. */
+class EventHeap {
+  readonly #events: { readonly atMs: number; readonly order: number; readonly act: () => void }[] = [];
+  #order = 0;
+
+  peek() {
+    return this.#events[0];
+  }
+
+  push(atMs: number, act: () => void): void {
+    const events = this.#events;
+    let index = events.length;
+    const event = { atMs, order: this.#order++, act };
+    events.push(event);
+    while (index > 0) {
+      const parent = (index - 1) >> 1;
+      if (!this.#isBefore(index, parent)) break;
+      this.#swap(index, parent);
+      index = parent;
+    }
+  }
+
+  pop(): void {
+    const events = this.#events;
+    const last = events.pop();
+    if (last === undefined || events.length === 0) return;
+    events[0] = last;
+    for (let index = 0; ; ) {
+      let least = index;
+      for (const child of [2 * index + 1, 2 * index + 2]) if (child < events.length && this.#isBefore(child, least)) least = child;
+      if (least === index) return;
+      this.#swap(index, least);
+      index = least;
+    }
+  }
+
+  #isBefore(one: number, other: number): boolean {
+    const left = this.#events[one];
+    const right = this.#events[other];
+    if (left === undefined || right === undefined) return false;
+    return left.atMs < right.atMs || (left.atMs === right.atMs && left.order < right.order);
+  }
+
+  #swap(one: number, other: number): void {
+    const left = this.#events[one];
+    const right = this.#events[other];
+    if (left === undefined || right === undefined) return;
+    this.#events[one] = right;
+    this.#events[other] = left;
+  }
+}
