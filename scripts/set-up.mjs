@@ -27,10 +27,11 @@ async function installDependencies(wanted, quiet) {
   const say = (text) => quiet || process.stderr.write(text);
   say('  installing dependencies from package-lock.json ');
   const ticker = setInterval(() => say('.'), 2_000);
-  const result = await run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: projectRoot });
+  // Not `npm ci`: it refuses a lockfile without the optional packages of other platforms, which a registry mirror may not have.
+  const result = await run('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: projectRoot });
   clearInterval(ticker);
   if (result.code !== 0) {
-    process.stderr.write(`\n${result.output}\nbulkhead: npm ci failed with code ${result.code}. Is the npm registry reachable?\n`);
+    process.stderr.write(`\n${result.output}\nbulkhead: npm install failed with code ${result.code}. Is the npm registry reachable?\n`);
     process.exit(1);
   }
   mkdirSync(modules, { recursive: true });
