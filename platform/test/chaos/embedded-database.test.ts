@@ -117,7 +117,7 @@ describe('the lock of a data directory', () => {
     writeFileSync(join(dataDir, 'lock'), JSON.stringify({ pid: 999_999_999, startTicks: '1' }));
     const contenders = Array.from({ length: 6 }, () => start('lock-holder', [dataDir]));
     const answers = await Promise.all(contenders.map(async ({ lines }) => (await lines.next()).value as string));
-    await Promise.all(contenders.map(({ child }) => (child.exitCode === null ? kill(child) : undefined)));
+    await Promise.all(contenders.filter(({ child }) => child.exitCode === null).map(({ child }) => kill(child)));
     expect(answers.filter((answer) => answer === 'held')).toHaveLength(1);
   });
 

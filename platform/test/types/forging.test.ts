@@ -64,9 +64,9 @@ describe('authority', () => {
     const scope = openTenantScope(principal, tenant, tier, source);
     const operator = mintOperatorScope('test');
     expect([Principal.is(principal), TenantScope.is(scope), OperatorScope.is(operator)]).toEqual([true, true, true]);
-    expect(Principal.is({ ...principal })).toBe(false);
+    expect(Principal.is(Object.assign({}, principal))).toBe(false);
     expect(Principal.is(Object.create(Principal.prototype))).toBe(false);
-    expect(TenantScope.is({ ...scope })).toBe(false);
+    expect(TenantScope.is(Object.assign({}, scope))).toBe(false);
     expect(TenantScope.is(operator)).toBe(false);
     expect(OperatorScope.is(structuredClone({ actor: 'test' }))).toBe(false);
   });
