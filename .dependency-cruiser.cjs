@@ -87,7 +87,6 @@ module.exports = {
       from: { path: src, pathNot: `${folder('admin|jobs|cli')}|${src}app|[.]test[.]ts$` },
       to: { path: `${src}tenancy/mint-operator-scope[.]ts` },
     },
-    home('http-framework', 'fastify|@fastify', 'gateway/|admin/'),
     home('database', 'pg|kysely|@electric-sql', 'adapters/postgres/'),
     home('jwt', 'jose', 'auth/|cli/|app/'),
     home('http-client', 'undici', 'adapters/|auth/|cli/'),

@@ -78,10 +78,10 @@ export const plantedFaults: readonly PlantedFault[] = [
     files: { 'platform/src/gateway/a.ts': "import pg from 'pg';\n\nexport const pool = pg;\n" },
   },
   {
-    fault: 'a stage uses the HTTP framework',
+    fault: 'a stage uses the HTTP client',
     tool: 'boundaries',
-    complaint: /home-of-http-framework/,
-    files: { 'platform/src/admission/a.ts': "import fastify from 'fastify';\n\nexport const server = fastify;\n" },
+    complaint: /home-of-http-client/,
+    files: { 'platform/src/admission/a.ts': "import { request } from 'undici';\n\nexport const send = request;\n" },
   },
   {
     fault: 'a badly formatted file',
