@@ -40,6 +40,7 @@ const otherTenant = '__other__';
 export function createMetrics(tenantsMax = 200): Metrics {
   const registry = new Registry();
   const instruments = instrumentsOf(registry);
+  const series = seriesCache(instruments);
   const tenants = new Set<string>();
   const tenantLabel = (tenantId: string): string => {
     if (tenants.has(tenantId)) return tenantId;
@@ -51,7 +52,7 @@ export function createMetrics(tenantsMax = 200): Metrics {
     return tenantId;
   };
   return {
-    observeInference: (observation) => observeInference(instruments, observation, tenantLabel(observation.tenantId)),
+    observeInference: (observation) => observeInference(instruments, series, { observation, tenant: tenantLabel(observation.tenantId) }),
     observeRefusal: (tenantId, code) => instruments.refusals.inc({ tenant: tenantLabel(tenantId), code }),
     observeHttp: (route, method, status) => instruments.http.inc({ route, method, status }),
     watch: (gauges) => watchGauges(registry, gauges),
@@ -119,14 +120,52 @@ function instrumentsOf(registry: Registry) {
   };
 }
 
-function observeInference(instruments: Instruments, observation: InferenceObservation, tenant: string): void {
-  const { model, operation, tier, outcome } = observation;
-  instruments.duration.observe({ model, operation, tier }, observation.durationMs / 1_000);
-  instruments.queueWait.observe({ model, operation, tier }, observation.queueMs / 1_000);
-  instruments.requests.inc({ tenant, outcome });
-  instruments.tokens.inc({ tenant, type: 'input' }, observation.inputTokens);
-  instruments.tokens.inc({ tenant, type: 'output' }, observation.outputTokens);
-  if (observation.costNanoUsd === null) instruments.unpriced.inc({ model });
+/** Looking a series up by its labels costs more than counting in it, so the series of each model and tenant are looked up once. */
+function seriesCache(instruments: Instruments) {
+  const byModel = new Map<string, ReturnType<typeof modelSeries>>();
+  const byTenant = new Map<string, ReturnType<typeof tenantSeries>>();
+  return {
+    model({ model, operation, tier }: InferenceObservation) {
+      return cached(byModel, `${model} ${operation} ${tier}`, () => modelSeries(instruments, { model, operation, tier }));
+    },
+    tenant: (tenant: string, outcome: string) => cached(byTenant, `${tenant} ${outcome}`, () => tenantSeries(instruments, tenant, outcome)),
+  };
+}
+
+function modelSeries(instruments: Instruments, labels: { readonly model: string; readonly operation: string; readonly tier: string }) {
+  return { duration: instruments.duration.labels(labels), queueWait: instruments.queueWait.labels(labels) };
+}
+
+function tenantSeries(instruments: Instruments, tenant: string, outcome: string) {
+  return {
+    requests: instruments.requests.labels({ tenant, outcome }),
+    input: instruments.tokens.labels({ tenant, type: 'input' }),
+    output: instruments.tokens.labels({ tenant, type: 'output' }),
+  };
+}
+
+function cached<Value>(cache: Map<string, Value>, key: string, make: () => Value): Value {
+  const known = cache.get(key);
+  if (known !== undefined) return known;
+  const value = make();
+  cache.set(key, value);
+  return value;
+}
+
+function observeInference(
+  instruments: Instruments,
+  series: ReturnType<typeof seriesCache>,
+  seen: { observation: InferenceObservation; tenant: string },
+): void {
+  const { observation, tenant } = seen;
+  const ofModel = series.model(observation);
+  const ofTenant = series.tenant(tenant, observation.outcome);
+  ofModel.duration.observe(observation.durationMs / 1_000);
+  ofModel.queueWait.observe(observation.queueMs / 1_000);
+  ofTenant.requests.inc();
+  ofTenant.input.inc(observation.inputTokens);
+  ofTenant.output.inc(observation.outputTokens);
+  if (observation.costNanoUsd === null) instruments.unpriced.inc({ model: observation.model });
   else instruments.cost.inc({ tenant }, Number(observation.costNanoUsd) / 1e9);
 }
 
