@@ -28,7 +28,7 @@ async function storedEvents(db: TestDatabase): Promise<readonly UsageEvent[]> {
     usage: row['usage'] as UsageEvent['usage'],
     estimated: row['estimated'] === true,
     outcome: row['outcome'] as UsageEvent['outcome'],
-    cost: row['cost_nano_usd'] === null ? null : nanoUsd(BigInt(String(row['cost_nano_usd']))),
+    cost: row['cost_nano_usd'] === null ? null : nanoUsd(BigInt(row['cost_nano_usd'] as string)),
     costLines: (row['cost_lines'] as (Omit<CostLine, 'cost'> & { readonly cost: string })[]).map((line) => ({
       ...line,
       cost: nanoUsd(BigInt(line.cost)),
