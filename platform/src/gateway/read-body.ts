@@ -11,11 +11,11 @@ export function announcesBody(exchange: OpenExchange): boolean {
 }
 
 /**
- * The whole body. Throws `body_too_large` before reading when the declared length is over `bytesMax`, and while reading otherwise;
- * `request_timeout`, `malformed_request` or `client_closed_request` when the rest does not come. Tells a client that waits for
- * `100 Continue` to go on.
+ * What `parse` makes of the whole body; it runs as the last byte arrives. Rejects with what it throws; with `body_too_large` before
+ * reading when the declared length is over `bytesMax`, and while reading otherwise; with `request_timeout`, `malformed_request` or
+ * `client_closed_request` when the rest does not come. Tells a client that waits for `100 Continue` to go on.
  */
-export function readBody(exchange: OpenExchange, bytesMax: number): Promise<Buffer> {
+export function readBody<Parsed>(exchange: OpenExchange, bytesMax: number, parse: (body: Buffer) => Parsed): Promise<Parsed> {
   const { request, response } = exchange;
   const declared = Number(request.headers['content-length'] ?? 0);
   if (declared > bytesMax) return Promise.reject(tooLarge(bytesMax, declared));
@@ -23,12 +23,9 @@ export function readBody(exchange: OpenExchange, bytesMax: number): Promise<Buff
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let received = 0;
-    const stop = (): void => {
+    const fail = (error: BulkheadError): void => {
       exchange.onBroken(undefined);
       request.off('data', onChunk).off('end', onEnd);
-    };
-    const fail = (error: BulkheadError): void => {
-      stop();
       chunks.length = 0;
       reject(error);
     };
@@ -38,9 +35,13 @@ export function readBody(exchange: OpenExchange, bytesMax: number): Promise<Buff
       else chunks.push(chunk);
     };
     const onEnd = (): void => {
-      stop();
+      exchange.onBroken(undefined);
       const [first] = chunks;
-      resolve(chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks, received));
+      try {
+        resolve(parse(chunks.length === 1 && first !== undefined ? first : Buffer.concat(chunks, received)));
+      } catch (error) {
+        reject(error as Error);
+      }
     };
     request.on('data', onChunk).on('end', onEnd);
     exchange.onBroken(fail);

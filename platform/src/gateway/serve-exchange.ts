@@ -112,24 +112,27 @@ function readNothing(kind: 'json' | 'optional-json' | 'multipart'): undefined {
   );
 }
 
-async function readJson(parts: ServeParts, exchange: OpenExchange, kind: 'json' | 'optional-json'): Promise<Buffer> {
-  if (!isJson(exchange.headers['content-type']))
+function readJson(parts: ServeParts, exchange: OpenExchange, kind: 'json' | 'optional-json'): Promise<Buffer> {
+  if (!isJson(exchange.headers['content-type'])) {
     throw new BulkheadError('unsupported_media_type', 'the content type must be application/json in UTF-8');
-  const body = await readBody(exchange, parts.bounds.bodyBytesMax);
-  if (body.length > 0 || kind === 'json') exchange.body = parseStrictJson(body);
-  return body;
+  }
+  return readBody(exchange, parts.bounds.bodyBytesMax, (body) => {
+    if (body.length > 0 || kind === 'json') exchange.body = parseStrictJson(body);
+    return body;
+  });
 }
 
 /** What surrounds the file: fields, part headers, boundaries. */
 const uploadOverheadBytes = 262_144;
 
-async function readMultipart(parts: ServeParts, exchange: OpenExchange): Promise<Buffer> {
+function readMultipart(parts: ServeParts, exchange: OpenExchange): Promise<Buffer> {
   const { uploadBytesMax } = parts.bounds;
   const boundary = boundaryOf(exchange.headers['content-type']);
-  const body = await readBody(exchange, uploadBytesMax + uploadOverheadBytes);
-  exchange.upload = parseUpload(body, boundary, uploadBytesMax);
-  for (const name in exchange.upload.fields) refuseTenantField(name.replace(/^metadata\[(.*)\]$/, '$1'), name);
-  return body;
+  return readBody(exchange, uploadBytesMax + uploadOverheadBytes, (body) => {
+    exchange.upload = parseUpload(body, boundary, uploadBytesMax);
+    for (const name in exchange.upload.fields) refuseTenantField(name.replace(/^metadata\[(.*)\]$/, '$1'), name);
+    return body;
+  });
 }
 
 const jsonType = /^application\/json\s*(?:;\s*charset\s*=\s*"?utf-8"?\s*)?$/i;

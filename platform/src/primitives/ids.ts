@@ -35,6 +35,9 @@ export type IdPrefix =
   | 'audit_';
 
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz';
+const alphabetCodes = Buffer.from(alphabet);
+const randomCharacters = 16;
+/** Random bytes, each already turned into a character of the alphabet. */
 const randomPool = Buffer.alloc(4_096);
 let randomOffset = randomPool.length;
 
@@ -45,24 +48,32 @@ export const systemIds: IdSource = {
   },
 };
 
+let encodedTimeMs = -1;
+let encodedTime = '';
+
+/** The same within a millisecond, so it is kept for the next id. */
 function encodeTime(timeMs: number): string {
+  if (timeMs === encodedTimeMs) return encodedTime;
   let rest = timeMs;
   let text = '';
   for (let index = 0; index < 10; index++) {
     text = alphabet.charAt(rest % 32) + text;
     rest = Math.floor(rest / 32);
   }
+  encodedTimeMs = timeMs;
+  encodedTime = text;
   return text;
 }
 
+/** A slice of the pool: appending character by character made 16 strings of garbage an id. */
 function encodeRandom(): string {
-  if (randomOffset + 16 > randomPool.length) {
+  if (randomOffset + randomCharacters > randomPool.length) {
     randomFillSync(randomPool);
+    for (let index = 0; index < randomPool.length; index++) randomPool[index] = alphabetCodes[(randomPool[index] ?? 0) & 31] ?? 0;
     randomOffset = 0;
   }
-  let text = '';
-  for (let index = 0; index < 16; index++) text += alphabet.charAt(randomPool.readUInt8(randomOffset + index) & 31);
-  randomOffset += 16;
+  const text = randomPool.toString('latin1', randomOffset, randomOffset + randomCharacters);
+  randomOffset += randomCharacters;
   return text;
 }
 
