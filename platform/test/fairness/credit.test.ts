@@ -64,6 +64,21 @@ describe('a tenant that comes back', () => {
     expect(Math.abs(share - 30)).toBeLessThanOrEqual(4);
   });
 
+  // Planted: no floor under a refund.
+  it('gets at most two requests’ charge back as a head start, however many were undone at once', async () => {
+    const simulation = new Simulation({ capacity: 40, chunkTokens: 50 });
+    const untilMs = 200_000;
+    const failAtMs = 120_000;
+    for (let count = 0; count < 30; count++) {
+      simulation.arrive(0, { tenant: 'hung', input: 100, output: 1, predicted: 4_000, failsAfterMs: failAtMs });
+    }
+    for (const tenant of ['hung', 'steady']) simulation.flood({ fromMs: 1, untilMs, depth: 60 }, () => ({ ...job, tenant }));
+    await simulation.run(untilMs);
+    // 30 undone charges are worth 410 requests of this size, two are worth 27.
+    const headStart = (2 * (100 + 0.25 * 4 * 4_000)) / costOf(job);
+    expect(shareOf(simulation, 'hung', failAtMs, 200)).toBeLessThanOrEqual((200 + headStart) / 2 + 15);
+  });
+
   // Planted: charging on arrival and refunding on refusal without the clamp; forgetting to charge a request again after an abort.
   it('has no credit from requests that were refused, aborted or failed upstream (invariant 15)', async () => {
     const plain = await shareAfterIdle(60_000, () => {});

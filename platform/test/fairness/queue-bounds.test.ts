@@ -104,7 +104,9 @@ describe('any history of arrivals, aborts, failures and changes of capacity', ()
           waitMaxMs,
           requestsPerTenantMax,
           bytesMax,
-          afterEach: ({ pool }) => {
+          afterEach: ({ pool, waiting, waitingBytes }) => {
+            expect(waiting).toBe(pool.queued);
+            expect(waitingBytes).toBeLessThanOrEqual(bytesMax);
             for (const tenant of pool.tenants) expect(tenant.queued).toBeLessThanOrEqual(requestsPerTenantMax);
             expect(pool.tenants.reduce((sum, tenant) => sum + tenant.queued, 0)).toBe(pool.queued);
           },

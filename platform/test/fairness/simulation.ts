@@ -74,6 +74,7 @@ export class Simulation {
   readonly refused: { readonly job: Job; readonly error: unknown; readonly atMs: number; readonly number: number }[] = [];
   readonly served: Served[] = [];
   waiting = 0;
+  waitingBytes = 0;
   readonly #options: SimulationOptions;
   readonly #events = new EventHeap();
   #arrivals = 0;
@@ -143,15 +144,15 @@ export class Simulation {
     const number = this.#arrivals++;
     const arrivedAtMs = this.clock.monotonicMs();
     if (job.leavesAfterMs !== undefined) this.at(arrivedAtMs + job.leavesAfterMs, () => leaving.abort(new Error('left')));
-    this.waiting++;
+    this.#countWaiting(job, 1);
     this.queue.acquire(ticketOf(job), leaving.signal).then(
       (permit) => {
-        this.waiting--;
+        this.#countWaiting(job, -1);
         this.started.push({ job, arrivedAtMs, atMs: this.clock.monotonicMs(), queueMs: permit.queueMs, number });
         this.#serve({ job, permit, signal: leaving.signal, onEnd });
       },
       (error: unknown) => {
-        this.waiting--;
+        this.#countWaiting(job, -1);
         this.refused.push({ job, error, atMs: this.clock.monotonicMs(), number });
         retry();
       },
@@ -183,6 +184,11 @@ export class Simulation {
       onEnd();
     };
     this.at(nowMs + prefillMs, produce);
+  }
+
+  #countWaiting(job: Job, requests: 1 | -1): void {
+    this.waiting += requests;
+    this.waitingBytes += requests * ticketOf(job).bytes;
   }
 
   #count(tenant: string, cost: number): void {
