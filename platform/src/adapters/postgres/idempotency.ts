@@ -1,10 +1,12 @@
-/** Idempotency keys of one tenant, kept 24 hours. A claim that was neither completed nor released runs out with them. */
+/** Idempotency keys of one tenant, kept 24 hours. A claim whose process died before it answered is free again after 15 minutes. */
 import { sql } from 'kysely';
 import type { Clock } from '../../primitives/clock.ts';
 import type { IdempotencyCabinet } from '../../tenancy/capabilities.ts';
 import type { TenantDatabase } from './database.ts';
 
 const keptMs = 24 * 3_600_000;
+/** Longer than any answer may take. */
+const abandonedMs = 15 * 60_000;
 const expiredMax = 100;
 
 interface ClaimRow {
@@ -21,7 +23,8 @@ export function openIdempotencyCabinet(database: TenantDatabase, clock: Clock): 
         await sql`
           DELETE FROM app.idempotency WHERE (route, key) IN (
             SELECT route, key FROM app.idempotency WHERE created_at_ms < ${nowMs - keptMs} ORDER BY created_at_ms LIMIT ${expiredMax})
-          OR (route = ${route} AND key = ${key} AND created_at_ms < ${nowMs - keptMs})`.execute(db);
+          OR (route = ${route} AND key = ${key}
+            AND (created_at_ms < ${nowMs - keptMs} OR (status IS NULL AND created_at_ms < ${nowMs - abandonedMs})))`.execute(db);
         const claimed = await sql`
           INSERT INTO app.idempotency (route, key, body_sha256, created_at_ms) VALUES (${route}, ${key}, ${bodySha256}, ${nowMs})
           ON CONFLICT (tenant_id, route, key) DO NOTHING RETURNING key`.execute(db);
