@@ -61,7 +61,7 @@ export class FairPool implements RequestOwner {
       this.#start(request, nowMs);
     } else {
       this.#enqueue(request);
-      this.#rate.observe(nowMs, true);
+      this.#observe(nowMs);
     }
     return request;
   }
@@ -82,6 +82,7 @@ export class FairPool implements RequestOwner {
   end(request: FairRequest, actual: ActualTokens | undefined): void {
     this.#chargeTo(request, actual === undefined ? 0 : finalCost(this.#parts.rule, actual));
     this.#running--;
+    this.#rate.countEnd();
     request.tenant.inFlight--;
     request.user.inFlight--;
     this.#forget(request);
@@ -119,10 +120,14 @@ export class FairPool implements RequestOwner {
     try {
       this.#parts.expire(nowMs);
       while (this.#running < this.#capacity && this.#queued > 0) this.#grantNext(nowMs);
-      this.#rate.observe(nowMs, this.#queued > 0);
+      this.#observe(nowMs);
     } finally {
       this.#isDispatching = false;
     }
+  }
+
+  #observe(nowMs: number): void {
+    this.#rate.observe(nowMs, { isSaturated: this.#queued > 0, capacity: this.#capacity });
   }
 
   #grantNext(nowMs: number): void {

@@ -1,11 +1,13 @@
-/** Long enough that single requests do not show, short enough to follow an upstream that slows down. */
+/** A sample takes at least this long, and as many ended requests as there are permits: a whole answer is charged when it ends, all at once. */
 const windowMs = 1_000;
+const endedMin = 8;
 const smoothing = 0.3;
 
 /** How fast a pool serves while it is saturated, learned from what is charged. Unsaturated time says nothing about capacity and is left out. */
 export class ServiceRate {
   #unitsPerMs: number | undefined;
   #servedUnits = 0;
+  #ended = 0;
   #windowStartMs: number | undefined;
 
   /** Negative for a refund. */
@@ -13,8 +15,13 @@ export class ServiceRate {
     this.#servedUnits += units;
   }
 
-  observe(nowMs: number, isSaturated: boolean): void {
-    if (!isSaturated) {
+  /** A request has returned its permit. */
+  countEnd(): void {
+    this.#ended++;
+  }
+
+  observe(nowMs: number, pool: { readonly isSaturated: boolean; readonly capacity: number }): void {
+    if (!pool.isSaturated) {
       this.#windowStartMs = undefined;
       return;
     }
@@ -23,7 +30,7 @@ export class ServiceRate {
       return;
     }
     const elapsedMs = nowMs - this.#windowStartMs;
-    if (elapsedMs < windowMs) return;
+    if (elapsedMs < windowMs || this.#ended < Math.max(endedMin, pool.capacity)) return;
     const sample = Math.max(0, this.#servedUnits) / elapsedMs;
     this.#unitsPerMs = this.#unitsPerMs === undefined ? sample : this.#unitsPerMs + smoothing * (sample - this.#unitsPerMs);
     this.#openWindow(nowMs);
@@ -34,14 +41,15 @@ export class ServiceRate {
     if (this.#unitsPerMs !== undefined) this.#unitsPerMs *= factor;
   }
 
-  /** Milliseconds for `units` at `share` of the rate; undefined until a saturated second was seen. */
+  /** Milliseconds for `units` at `share` of the rate; undefined until a sample was taken. */
   timeForMs(units: number, share: number): number | undefined {
-    if (this.#unitsPerMs === undefined) return undefined;
-    return units === 0 ? 0 : units / (this.#unitsPerMs * share);
+    if (units === 0) return 0;
+    return this.#unitsPerMs ? units / (this.#unitsPerMs * share) : undefined;
   }
 
   #openWindow(nowMs: number): void {
     this.#windowStartMs = nowMs;
     this.#servedUnits = 0;
+    this.#ended = 0;
   }
 }

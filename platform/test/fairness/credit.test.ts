@@ -129,7 +129,7 @@ describe('a charge', () => {
     );
   });
 
-  // Planted: forgetting the part inside the prediction; rounding each chunk by itself; charging a chunk twice.
+  // Planted: charging the part inside the prediction twice; charging a chunk twice; a final cost without theta's part.
   it('adds up to what was used, for any theta, prediction and chunks (invariant 17)', async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -141,9 +141,17 @@ describe('a charge', () => {
           await queue.acquire(ticketOf({ tenant: 'aa', weight: size.weight, input: 0, output: 0 }), noSignal);
           const before = timeOf('aa');
           const permit = await queue.acquire(ticketOf({ tenant: 'aa', ...size }), noSignal);
-          for (const chunk of chunks) permit.reportOutput(chunk);
-          permit.finish({ inputTokens: size.input, outputTokens: size.output });
           const units = await unitsPerCost();
+          const chargedCost = () => ((timeOf('aa') - before) / units) * size.weight;
+          let produced = 0;
+          for (const chunk of chunks) {
+            permit.reportOutput(chunk);
+            produced += chunk;
+            // Less than the tokens of one step are not charged yet; nothing beyond the prediction is charged before it is produced.
+            expect(chargedCost()).toBeGreaterThan(costOf({ input: size.input, output: produced - 32 }) - 0.01);
+            expect(chargedCost()).toBeLessThan(costOf({ input: size.input, output: Math.max(produced, size.predicted) }) + 0.01);
+          }
+          permit.finish({ inputTokens: size.input, outputTokens: size.output });
           const expected = (costOf(size) / size.weight) * units;
           expect(Math.abs(timeOf('aa') - before - expected)).toBeLessThanOrEqual(0.5);
         },

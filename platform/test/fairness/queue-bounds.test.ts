@@ -3,7 +3,7 @@
  */
 import { getEventListeners } from 'node:events';
 import fc from 'fast-check';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { BulkheadError } from '../../src/errors/bulkhead-error.ts';
 import { ManualClock, systemClock } from '../../src/primitives/clock.ts';
 import type { Permit, Ticket } from '../../src/scheduler/fair-queue.ts';
@@ -159,9 +159,9 @@ describe('a queue with bounds', () => {
     const { queue } = openQueue({ bytesMax: 10_000 });
     queue.setCapacity('other', 0);
     await queue.acquire(ticket(), noSignal);
-    const heavyTicket = { ...ticket({ tenant: 'heavy', bytes: 1_500 }), poolId: 'other' };
+    const heavyTicket = { ...ticket({ tenant: 'heavy', bytes: 1_000 }), poolId: 'other' };
     const heavy = Array.from({ length: 4 }, () => watch(queue.acquire(heavyTicket, noSignal)));
-    const large = watch(queue.acquire(ticket({ tenant: 'large', weight: 8, bytes: 4_000 }), noSignal));
+    const large = watch(queue.acquire(ticket({ tenant: 'large', weight: 8, bytes: 6_000 }), noSignal));
     const light = watch(queue.acquire(ticket({ tenant: 'light', bytes: 1_000 }), noSignal));
     await heavy[3]?.done;
     expect(heavy[3]?.error).toMatchObject({ code: 'queue_full', details: { limit: 'queue.bytes', limit_value: 10_000 } });
@@ -183,6 +183,7 @@ describe('a queue with bounds', () => {
     const simulation = new Simulation({ capacity: 2, waitMaxMs: 10_000 });
     simulation.flood({ fromMs: 0, untilMs: 120_000, depth: 200 }, () => ({ tenant: 'flood', input: 100, output: 100 }));
     simulation.arrive(60_000, { tenant: 'light', input: 100, output: 100 });
+    simulation.arrive(80_000, { tenant: 'flood', user: 'colleague', input: 100, output: 100 });
     await simulation.run(140_000);
     const early = simulation.refused.filter(
       ({ error }) => error instanceof BulkheadError && error.details?.['estimated_wait_ms'] !== undefined,
@@ -190,9 +191,10 @@ describe('a queue with bounds', () => {
     expect(early.length).toBeGreaterThan(0);
     for (const { error } of early)
       expect(error).toMatchObject({ code: 'queue_timeout', details: { limit: 'queue.wait', limit_value: 10_000 } });
-    // The light tenant is not refused for the queue of another, and its own wait is short.
-    const light = simulation.started.find((start) => start.job.tenant === 'light');
-    expect(light?.queueMs).toBeLessThan(1_200);
+    // Neither a light tenant nor a colleague is refused for the queue of another, and their own wait is short.
+    const light = simulation.started.filter(({ job: { tenant, user } }) => tenant === 'light' || user === 'colleague');
+    expect(light).toHaveLength(2);
+    for (const { queueMs } of light) expect(queueMs).toBeLessThan(2_400);
     // Refusing early costs no capacity: both permits were busy all the time.
     expect(simulation.started.filter((start) => start.atMs < 120_000).length).toBeGreaterThan((2 * 120_000) / 1_100);
   });
@@ -204,6 +206,54 @@ describe('a queue with bounds', () => {
     expect((await refusal(queue.acquire(ticket(), noSignal))).code).toBe('queue_timeout');
     permit.finish({ inputTokens: 1, outputTokens: 1 });
     expect(queue.snapshot()[0]).toMatchObject({ inFlight: 0, queued: 0 });
+  });
+
+  // Planted: a sample of the speed taken while nothing had ended.
+  it('refuses nobody early because answers are long and come whole', async () => {
+    const simulation = new Simulation({ capacity: 2, waitMaxMs: 30_000, chunkTokens: 2_000 });
+    for (let atMs = 0; atMs < 120_000; atMs += 5_000) simulation.arrive(atMs, { tenant: 'aa', input: 100, output: 1_000 });
+    await simulation.run(200_000);
+    expect(simulation.refused).toEqual([]);
+  });
+
+  // Planted: a timer that rings once.
+  it('tells each caller at its own deadline, with one timer for all', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const { clock, queue } = openQueue();
+      await queue.acquire(ticket(), noSignal);
+      const callers: ReturnType<typeof watch>[] = [];
+      const pass = async (ms: number) => {
+        clock.advance(ms);
+        await vi.advanceTimersByTimeAsync(ms);
+      };
+      for (let count = 0; count < 3; count++) {
+        callers.push(watch(queue.acquire(ticket(), noSignal)));
+        await pass(1_000);
+      }
+      expect(vi.getTimerCount()).toBe(1);
+      await pass(26_999);
+      for (let refused = 0; refused < 3; refused++) {
+        expect(callers.filter(({ error }) => error !== undefined)).toHaveLength(refused);
+        await pass(refused === 0 ? 1 : 1_000);
+      }
+      expect(callers.filter(({ error }) => error !== undefined)).toHaveLength(3);
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+
+  // Planted: a tenant's backlog that never falls.
+  it('estimates by what waits now, not by what has passed', async () => {
+    const simulation = new Simulation({ capacity: 1, waitMaxMs: 60_000 });
+    const job = { tenant: 'aa', input: 100, output: 100 };
+    // Teaches the speed, one request a second, and leaves nothing behind.
+    simulation.flood({ fromMs: 0, untilMs: 200_000, depth: 3 }, () => job);
+    for (let count = 0; count < 11; count++) simulation.arrive(210_000, { ...job, user: 'many' });
+    for (let index = 0; index < 10; index++) simulation.arrive(210_000, { ...job, user: `u${index}` });
+    simulation.arrive(210_001, { ...job, user: 'many' });
+    await simulation.run(300_000);
+    expect(simulation.refused).toEqual([]);
   });
 
   it('starts at one millisecond before the deadline and not at it', async () => {

@@ -107,7 +107,7 @@ describe('two tenants with work waiting', () => {
 });
 
 /** A request with one token of output runs this long in the simulation. */
-const serviceMs = 50;
+const serviceMs = 60;
 
 describe('a tenant among floods', () => {
   // Planted: a newcomer begins at the highest virtual time of all instead of the level's.

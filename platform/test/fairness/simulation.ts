@@ -51,6 +51,13 @@ export interface SimulationOptions {
   readonly afterEach?: (simulation: Simulation) => void;
 }
 
+interface Turn {
+  readonly job: Job;
+  readonly permit: Permit;
+  readonly signal: AbortSignal;
+  readonly onEnd: () => void;
+}
+
 export const outputTokenCost = 4;
 const prefillMs = 50;
 const tokenMs = 10;
@@ -159,8 +166,8 @@ export class Simulation {
     );
   }
 
-  #serve(turn: { readonly job: Job; readonly permit: Permit; readonly signal: AbortSignal; readonly onEnd: () => void }): void {
-    const { job, permit, signal, onEnd } = turn;
+  #serve(turn: Turn): void {
+    const { job, permit, onEnd } = turn;
     const nowMs = this.clock.monotonicMs();
     if (job.failsAfterMs !== undefined) {
       this.at(nowMs + job.failsAfterMs, () => {
@@ -170,20 +177,24 @@ export class Simulation {
       return;
     }
     this.#count(job.tenant, job.input);
-    let produced = 0;
-    const produce = () => {
-      const tokens = Math.min(this.#options.chunkTokens ?? 16, job.output - produced);
-      produced += tokens;
+    this.#produce({ ...turn, produced: 0, startsAtMs: nowMs + prefillMs });
+  }
+
+  /** The next chunk arrives when its tokens are made. */
+  #produce(turn: Turn & { readonly produced: number; readonly startsAtMs: number }): void {
+    const { job, permit, signal, onEnd } = turn;
+    const tokens = Math.min(this.#options.chunkTokens ?? 16, job.output - turn.produced);
+    const produced = turn.produced + tokens;
+    this.at(turn.startsAtMs + tokens * tokenMs, () => {
       this.#count(job.tenant, outputTokenCost * tokens);
       permit.reportOutput(tokens);
       if (produced < job.output && !signal.aborted) {
-        this.at(this.clock.monotonicMs() + tokens * tokenMs, produce);
+        this.#produce({ ...turn, produced, startsAtMs: this.clock.monotonicMs() });
         return;
       }
       permit.finish({ inputTokens: job.input, outputTokens: produced });
       onEnd();
-    };
-    this.at(nowMs + prefillMs, produce);
+    });
   }
 
   #countWaiting(job: Job, requests: 1 | -1): void {
