@@ -92,8 +92,22 @@ export async function openApp(options: AppOptions): Promise<App> {
   stack.use(documents.start());
   const retrieval = createRetrievalPath({ ...path, embeddingModel: config.embedding.model, weights: retrievalWeightsOf(config), logger });
   const usage = new PostgresOperatorUsage(database);
-  const routes = surfaces({ path, retrieval, ids, config, identity, directory, usage, journal, priceBook, probe: () => probe(database) });
-  const gateway = createGateway({ routes, authenticate: identity.edge(adminToken), bounds: config.bounds, clock, ids, logger, metrics });
+  const edge = identity.edge(adminToken);
+  const isOperator = edge.operator;
+  const routes = surfaces({
+    path,
+    retrieval,
+    ids,
+    config,
+    identity,
+    directory,
+    usage,
+    journal,
+    priceBook,
+    isOperator,
+    probe: () => probe(database),
+  });
+  const gateway = createGateway({ routes, authenticate: edge, bounds: config.bounds, clock, ids, logger, metrics });
   stack.use(gateway);
   const address = options.listen ? await gateway.listen(config.server) : undefined;
   warmUp(stack);

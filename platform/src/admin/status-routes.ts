@@ -1,5 +1,6 @@
 /** Health, metrics, what the queue does now, which prices and deployments are in force, and the console's files. */
 import { readFileSync } from 'node:fs';
+import type { IncomingHttpHeaders } from 'node:http';
 import type { Answer } from '../gateway/exchange.ts';
 import type { OpenRoute, OperatorRoute, Route } from '../gateway/route.ts';
 import type { FairQueue, PoolSnapshot } from '../scheduler/fair-queue.ts';
@@ -8,6 +9,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 export interface StatusRouteParts {
   readonly queue: FairQueue;
   readonly metrics: Metrics;
+  readonly isOperator: (headers: IncomingHttpHeaders) => boolean;
   /** Undefined when ready, else what is missing. */
   readonly notReady: () => Promise<string | undefined>;
   readonly prices: () => { readonly version: string };
@@ -34,7 +36,10 @@ export function statusRoutes(parts: StatusRouteParts): readonly Route[] {
   return [
     open('/livez', async () => json(200, { status: 'ok' })),
     open('/readyz', () => readiness(parts)),
-    open('/metrics', async () => text('text/plain; version=0.0.4; charset=utf-8', await parts.metrics.render())),
+    open('/metrics', async ({ headers }) => {
+      const audience = parts.isOperator(headers) ? 'operator' : 'anybody';
+      return text('text/plain; version=0.0.4; charset=utf-8', await parts.metrics.render(audience));
+    }),
     operator('fairness', async () => json(200, { object: 'list', data: parts.queue.snapshot().map(poolShape), has_more: false })),
     operator('prices', async () => json(200, { object: 'price_book', ...parts.prices() })),
     operator('deployments', async () => json(200, { object: 'list', data: parts.deployments(), has_more: false })),

@@ -1,4 +1,5 @@
 /** The route table: data plane, control plane, operations. */
+import type { IncomingHttpHeaders } from 'node:http';
 import { statusRoutes } from '../admin/status-routes.ts';
 import { tenantRoutes } from '../admin/tenant-routes.ts';
 import { type OperatorUsage, usageRoutes } from '../admin/usage-routes.ts';
@@ -27,6 +28,7 @@ export interface SurfaceParts {
   readonly usage: OperatorUsage;
   readonly journal: UsageJournal;
   readonly priceBook: PriceBook;
+  readonly isOperator: (headers: IncomingHttpHeaders) => boolean;
   readonly probe: () => Promise<string | undefined>;
 }
 
@@ -57,6 +59,7 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
     ...statusRoutes({
       queue,
       metrics,
+      isOperator: parts.isOperator,
       notReady: parts.probe,
       prices: () => ({ version: priceBook.versionAt(clock.nowMs()) }),
       deployments: () => inference.deployments().map((deployment) => ({ ...deployment })),

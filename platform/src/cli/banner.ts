@@ -13,7 +13,7 @@ export function banner(app: App, loaded: LoadedConfig, demo: OpenedDemo | undefi
     `  API       ${app.baseUrl}/v1            OpenAI compatible`,
     `  Admin     ${app.baseUrl}/admin/v1      bearer admin token`,
     `  Console   ${app.baseUrl}/console`,
-    `  Metrics   ${app.baseUrl}/metrics`,
+    `  Metrics   ${app.baseUrl}/metrics         with the admin token: per tenant`,
     ...(demo === undefined ? liveLines(loaded) : demoLines(app, loaded, demo)),
     '  Stop: Ctrl-C    Problem: npm run bulkhead -- doctor',
     '',

@@ -21,7 +21,7 @@ describe('metrics', () => {
     const metrics = createMetrics();
     metrics.observeInference(observation('acme'));
     metrics.observeInference(observation('acme'));
-    const text = await metrics.render();
+    const text = await metrics.render('operator');
     expect(text).toContain('bulkhead_tenant_tokens_total{tenant="acme",type="input"} 20');
     expect(text).toContain('bulkhead_tenant_cost_usd_total{tenant="acme"} 0.00006');
   });
@@ -29,7 +29,7 @@ describe('metrics', () => {
   it('keeps the number of series bounded under any number of tenants', async () => {
     const metrics = createMetrics(2);
     for (let index = 0; index < 10_000; index++) metrics.observeInference(observation(`tenant-${index}`));
-    const text = await metrics.render();
+    const text = await metrics.render('operator');
     const tenants = new Set([...text.matchAll(/tenant="([^"]+)"/g)].map((match) => match[1]));
     expect(tenants).toEqual(new Set(['tenant-0', 'tenant-1', '__other__']));
     expect(text).toContain('bulkhead_tenant_requests_total{tenant="__other__",outcome="completed"} 9998');
@@ -39,7 +39,7 @@ describe('metrics', () => {
   it('never puts a tenant on a histogram', async () => {
     const metrics = createMetrics();
     metrics.observeInference(observation('acme'));
-    const lines = (await metrics.render()).split('\n').filter((line) => line.includes('_bucket'));
+    const lines = (await metrics.render('operator')).split('\n').filter((line) => line.includes('_bucket'));
     expect(lines.length).toBeGreaterThan(0);
     expect(lines.filter((line) => line.includes('tenant='))).toEqual([]);
   });
@@ -47,17 +47,27 @@ describe('metrics', () => {
   it('flags a model without a price instead of adding 0', async () => {
     const metrics = createMetrics();
     metrics.observeInference({ ...observation('acme'), costNanoUsd: null, model: 'mystery' });
-    const text = await metrics.render();
+    const text = await metrics.render('operator');
     expect(text).toContain('bulkhead_unpriced_requests_total{model="mystery"} 1');
     expect(text).not.toContain('bulkhead_tenant_cost_usd_total{tenant="acme"}');
+  });
+
+  it('shows the series of tenants to operators alone', async () => {
+    const metrics = createMetrics();
+    metrics.observeInference(observation('acme'));
+    metrics.observeRefusal('globex', 'rate_limit_exceeded');
+    const open = await metrics.render('anybody');
+    expect(open).toContain('gen_ai_client_operation_duration_seconds_count');
+    expect(open).not.toMatch(/tenant="|acme|globex/);
+    expect(await metrics.render('operator')).toMatch(/tenant="globex"/);
   });
 
   it('reads gauges when it is asked', async () => {
     const metrics = createMetrics();
     let queued = 3;
     metrics.watch({ queued: () => queued, inFlight: () => 1, journalPending: () => 0 });
-    expect(await metrics.render()).toContain('bulkhead_queue_depth 3');
+    expect(await metrics.render('operator')).toContain('bulkhead_queue_depth 3');
     queued = 4;
-    expect(await metrics.render()).toContain('bulkhead_queue_depth 4');
+    expect(await metrics.render('operator')).toContain('bulkhead_queue_depth 4');
   });
 });

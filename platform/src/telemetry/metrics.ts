@@ -30,8 +30,8 @@ export interface Metrics {
   observeRefusal(tenantId: string, code: string): void;
   observeHttp(route: string, method: string, status: number): void;
   watch(gauges: Gauges): void;
-  /** Prometheus text format 0.0.4. */
-  render(): Promise<string>;
+  /** Prometheus text format 0.0.4. The series of single tenants are for operators alone: one tenant's traffic is not another's to see. */
+  render(audience: 'anybody' | 'operator'): Promise<string>;
 }
 
 const otherTenant = '__other__';
@@ -39,7 +39,8 @@ const otherTenant = '__other__';
 /** At most `tenantsMax` tenants get series of their own, first come, for the life of the process. */
 export function createMetrics(tenantsMax = 200): Metrics {
   const registry = new Registry();
-  const instruments = instrumentsOf(registry);
+  const ofTenants = new Registry();
+  const instruments = instrumentsOf(registry, ofTenants);
   const series = seriesCache(instruments);
   const tenants = new Set<string>();
   const tenantLabel = (tenantId: string): string => {
@@ -56,14 +57,15 @@ export function createMetrics(tenantsMax = 200): Metrics {
     observeRefusal: (tenantId, code) => instruments.refusals.inc({ tenant: tenantLabel(tenantId), code }),
     observeHttp: (route, method, status) => instruments.http.inc({ route, method, status }),
     watch: (gauges) => watchGauges(registry, gauges),
-    render: () => registry.metrics(),
+    render: async (audience) => (await registry.metrics()) + (audience === 'operator' ? await ofTenants.metrics() : ''),
   };
 }
 
 type Instruments = ReturnType<typeof instrumentsOf>;
 
-function instrumentsOf(registry: Registry) {
+function instrumentsOf(registry: Registry, ofTenants: Registry) {
   const registers = [registry];
+  const tenantRegisters = [ofTenants];
   const byModel = ['model', 'operation', 'tier'] as const;
   return {
     duration: new Histogram({
@@ -84,19 +86,19 @@ function instrumentsOf(registry: Registry) {
       name: 'bulkhead_tenant_requests_total',
       help: 'Served operations',
       labelNames: ['tenant', 'outcome'] as const,
-      registers,
+      registers: tenantRegisters,
     }),
     tokens: new Counter({
       name: 'bulkhead_tenant_tokens_total',
       help: 'Billed tokens',
       labelNames: ['tenant', 'type'] as const,
-      registers,
+      registers: tenantRegisters,
     }),
     cost: new Counter({
       name: 'bulkhead_tenant_cost_usd_total',
       help: 'Billed cost in US dollars',
       labelNames: ['tenant'] as const,
-      registers,
+      registers: tenantRegisters,
     }),
     unpriced: new Counter({
       name: 'bulkhead_unpriced_requests_total',
@@ -108,7 +110,7 @@ function instrumentsOf(registry: Registry) {
       name: 'bulkhead_tenant_refusals_total',
       help: 'Requests refused, by error code',
       labelNames: ['tenant', 'code'] as const,
-      registers,
+      registers: tenantRegisters,
     }),
     http: new Counter({
       name: 'bulkhead_http_requests_total',
