@@ -40,7 +40,10 @@ export function createLogger(level: LogLevel, destination?: NodeJS.WritableStrea
   const options = { level, base: null, timestamp: pino.stdTimeFunctions.isoTime };
   const sink: PinoLogger = destination ? pino(options, destination) : pino(options, pino.destination({ fd: 2, sync: false }));
   return {
-    debug: (fields, message) => sink.debug(fields, escapeControls(message)),
+    debug: (fields, message) => {
+      // The one level that is off by default and written for every request.
+      if (sink.isLevelEnabled('debug')) sink.debug(fields, escapeControls(message));
+    },
     info: (fields, message) => sink.info(fields, escapeControls(message)),
     warn: (fields, message) => sink.warn(fields, escapeControls(message)),
     error: (fields, message) => sink.error(fields, escapeControls(message)),
