@@ -208,11 +208,12 @@ describe('a queue with bounds', () => {
     expect(queue.snapshot()[0]).toMatchObject({ inFlight: 0, queued: 0 });
   });
 
-  // Planted: a sample of the speed taken while nothing had ended.
   it('refuses nobody early because answers are long and come whole', async () => {
-    const simulation = new Simulation({ capacity: 2, waitMaxMs: 30_000, chunkTokens: 2_000 });
-    for (let atMs = 0; atMs < 120_000; atMs += 5_000) simulation.arrive(atMs, { tenant: 'aa', input: 100, output: 1_000 });
-    await simulation.run(200_000);
+    const simulation = new Simulation({ capacity: 1, waitMaxMs: 45_000, chunkTokens: 2_000 });
+    const job = { tenant: 'aa', input: 100, output: 1_000 };
+    for (const atMs of [0, 2_000, 4_000, 6_000]) simulation.arrive(atMs, job);
+    for (let atMs = 15_000; atMs < 200_000; atMs += 10_100) simulation.arrive(atMs, job);
+    await simulation.run(300_000);
     expect(simulation.refused).toEqual([]);
   });
 
@@ -247,11 +248,11 @@ describe('a queue with bounds', () => {
   it('estimates by what waits now, not by what has passed', async () => {
     const simulation = new Simulation({ capacity: 1, waitMaxMs: 60_000 });
     const job = { tenant: 'aa', input: 100, output: 100 };
-    // Teaches the speed, one request a second, and leaves nothing behind.
+    // Teaches the speed, one request a second.
     simulation.flood({ fromMs: 0, untilMs: 200_000, depth: 3 }, () => job);
-    for (let count = 0; count < 11; count++) simulation.arrive(210_000, { ...job, user: 'many' });
-    for (let index = 0; index < 10; index++) simulation.arrive(210_000, { ...job, user: `u${index}` });
-    simulation.arrive(210_001, { ...job, user: 'many' });
+    for (let count = 0; count < 11; count++) simulation.arrive(195_000, { ...job, user: 'many' });
+    for (let index = 0; index < 10; index++) simulation.arrive(195_000, { ...job, user: `u${index}` });
+    simulation.arrive(195_001, { ...job, user: 'many' });
     await simulation.run(300_000);
     expect(simulation.refused).toEqual([]);
   });

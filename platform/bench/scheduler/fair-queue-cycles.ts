@@ -1,0 +1,136 @@
+/**
+ * A saturated pool in a closed loop: every user of every tenant has requests waiting; one cycle ends a running request, which picks, charges and
+ * starts the next, and queues another one in its place.
+ */
+import { systemClock } from '../../src/primitives/clock.ts';
+import { parseTenantId, type TenantId } from '../../src/primitives/ids.ts';
+import type { Permit, Ticket } from '../../src/scheduler/fair-queue.ts';
+import type { Waiter } from '../../src/scheduler/fair-request.ts';
+import { MemoryFairQueue } from '../../src/scheduler/memory-fair-queue.ts';
+import { WeightedFairQueue } from '../../src/scheduler/weighted-fair-queue.ts';
+import { liveHeapBytes, type Pace, paceOf, summary } from './stopwatch.ts';
+
+const permits = 64;
+const usersPerTenant = 4;
+const bounds = { clock: systemClock, requestsPerTenantMax: 1_000_000, bytesMax: Number.MAX_SAFE_INTEGER, waitMaxMs: 2 ** 31 };
+const actual = { inputTokens: 130, outputTokens: 180 };
+
+function ticketsOf(tenants: number): readonly Ticket[] {
+  return Array.from({ length: tenants * usersPerTenant }, (_, index) => ({
+    poolId: 'pool',
+    tenantId: tenantNamed(`tenant-${index % tenants}`),
+    user: `user-${Math.floor(index / tenants)}`,
+    weight: [1, 4, 8][index % 3] ?? 1,
+    inputTokens: 100 + (index % 50),
+    predictedOutputTokens: 200,
+    bytes: 500,
+  }));
+}
+
+function tenantNamed(name: string): TenantId {
+  const id = parseTenantId(name);
+  if (id === undefined) throw new Error(`${name} is no tenant id`);
+  return id;
+}
+
+/** The algorithm alone: no promises, no abort signals. */
+export function measureAlgorithm(tenants: number, durationMs: number): Pace {
+  const queue = new WeightedFairQueue(bounds);
+  queue.setCapacity('pool', permits);
+  const running: Permit[] = [];
+  let next = 0;
+  const waiter: Waiter = {
+    granted: (permit) => {
+      running[next] = permit;
+    },
+    refused: (error) => {
+      throw error;
+    },
+  };
+  const tickets = ticketsOf(tenants);
+  const submit = (ticket: Ticket) => {
+    const request = queue.submit(ticket);
+    if (request.mode === 'running') running.push(request);
+    else request.waiter = waiter;
+  };
+  for (let count = 0; count < permits; count++) submit(at(tickets, count % tickets.length));
+  for (const ticket of tickets) submit(ticket);
+  let arrived = 0;
+  return paceOf(() => {
+    next = (next + 1) % permits;
+    submit(at(tickets, arrived++ % tickets.length));
+    at(running, next).finish(actual);
+  }, durationMs);
+}
+
+/** Through the port: a promise, an abort signal and the deadline timer for each request that waits. */
+export async function measureDoor(tenants: number, durationMs: number): Promise<Pace> {
+  const queue = new MemoryFairQueue(bounds);
+  queue.setCapacity('pool', permits);
+  const tickets = ticketsOf(tenants);
+  const untilMs = performance.now() + durationMs;
+  let cycles = 0;
+  const caller = async (ticket: Ticket) => {
+    const { signal } = new AbortController();
+    while (performance.now() < untilMs) {
+      const permit = await queue.acquire(ticket, signal);
+      cycles++;
+      permit.finish(actual);
+    }
+  };
+  const startMs = performance.now();
+  const callers = Array.from({ length: Math.max(tickets.length, 4 * permits) }, (_, index) => at(tickets, index % tickets.length));
+  await Promise.all(callers.map(caller));
+  const perSecond = (cycles / (performance.now() - startMs)) * 1_000;
+  return summary(new Float64Array(0), perSecond);
+}
+
+/** One caller, permits free: what the queue costs while it is not needed. */
+export async function measureFreePermit(durationMs: number): Promise<Pace> {
+  const queue = new MemoryFairQueue(bounds);
+  queue.setCapacity('pool', permits);
+  const ticket = at(ticketsOf(1), 0);
+  const { signal } = new AbortController();
+  const untilMs = performance.now() + durationMs;
+  const startMs = performance.now();
+  let cycles = 0;
+  while (performance.now() < untilMs) {
+    const permit = await queue.acquire(ticket, signal);
+    permit.finish(actual);
+    cycles++;
+  }
+  return summary(new Float64Array(0), (cycles / (performance.now() - startMs)) * 1_000);
+}
+
+/** Heap per waiting request: ticket, links, its share of the flows; at the door also promise and listener. */
+export async function measureBytesPerRequest(requests: number): Promise<{ readonly algorithm: number; readonly door: number }> {
+  const idle: Waiter = { granted: () => {}, refused: () => {} };
+  const algorithm = new WeightedFairQueue(bounds);
+  algorithm.setCapacity('pool', 0);
+  const tickets = () => ticketsOf(requests / usersPerTenant / 25);
+  let before = liveHeapBytes();
+  for (let round = 0; round < 25; round++) {
+    for (const ticket of tickets()) algorithm.submit(ticket).waiter = idle;
+  }
+  const algorithmBytes = (liveHeapBytes() - before) / requests;
+  algorithm.close();
+  const door = new MemoryFairQueue(bounds);
+  door.setCapacity('pool', 0);
+  // Every request has a signal, whether it waits or not: not counted.
+  const signals = Array.from({ length: requests }, () => new AbortController().signal);
+  const waiting: Promise<unknown>[] = [];
+  before = liveHeapBytes();
+  for (let round = 0; round < 25; round++) {
+    for (const ticket of tickets()) waiting.push(door.acquire(ticket, at(signals, waiting.length)));
+  }
+  const doorBytes = (liveHeapBytes() - before) / requests;
+  door.close();
+  await Promise.allSettled(waiting);
+  return { algorithm: algorithmBytes, door: doorBytes };
+}
+
+function at<Item>(items: readonly Item[], index: number): Item {
+  const item = items[index];
+  if (item === undefined) throw new Error('out of range');
+  return item;
+}
