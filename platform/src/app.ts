@@ -93,7 +93,6 @@ export async function openApp(options: AppOptions): Promise<App> {
   const retrieval = createRetrievalPath({ ...path, embeddingModel: config.embedding.model, weights: retrievalWeightsOf(config), logger });
   const usage = new PostgresOperatorUsage(database);
   const edge = identity.edge(adminToken);
-  const isOperator = edge.operator;
   const routes = surfaces({
     path,
     retrieval,
@@ -104,7 +103,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     usage,
     journal,
     priceBook,
-    isOperator,
+    isOperator: (headers) => edge.operator(headers),
     probe: () => probe(database),
   });
   const gateway = createGateway({ routes, authenticate: edge, bounds: config.bounds, clock, ids, logger, metrics });
