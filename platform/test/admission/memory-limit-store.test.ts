@@ -19,4 +19,16 @@ describe('its memory', () => {
     await store.reap();
     expect(store.scopeCount).toBe(0);
   });
+
+  // Planted: dropping the older generation at once.
+  it('remembers the last 50,000 settled ids, so that none of them is admitted again', async () => {
+    const store = new MemoryLimitStore(new ManualClock());
+    const reserve = (index: number) =>
+      store.reserve({ reservationId: `r${index}`, leaseMs: 1_000, amounts: { requests: 1, tokens: 0 }, scopes: [] });
+    for (let index = 0; index < 60_000; index++) {
+      await reserve(index);
+      await store.settle(`r${index}`, { tokens: 0 });
+    }
+    for (const index of [10_000, 49_999, 50_000, 59_999]) expect((await reserve(index)).kind).toBe('spent');
+  });
 });

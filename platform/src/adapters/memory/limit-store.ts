@@ -14,8 +14,11 @@ import type {
   ReserveRequest,
   SettleOutcome,
 } from '../../admission/limit-store.ts';
+import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
 
+const rates = ['requests', 'tokens'] as const;
+const dimensions = ['requests', 'tokens', 'concurrency'] as const;
 const minuteUs = 60_000_000;
 /** Settled ids remembered, so that none is admitted again: this many at least, twice as many at most (about 60 bytes each). */
 const settledMax = 50_000;
@@ -30,8 +33,15 @@ interface ScopeState {
   inFlight: number;
 }
 
+/** A scope with what is known of it: looked up once for a reservation. A state that is in use is never swept, so a lease may keep it. */
+interface Found {
+  readonly scope: LimitScope;
+  readonly state: ScopeState;
+}
+
 interface Lease {
-  readonly request: ReserveRequest;
+  readonly held: readonly Found[];
+  readonly reservedTokens: number;
   readonly outcome: ReserveOutcome & { readonly kind: 'reserved' };
   expiresAtMs: number;
   progressTokens: number;
@@ -59,20 +69,35 @@ export class MemoryLimitStore implements LimitStore {
 
   async reserve(request: ReserveRequest): Promise<ReserveOutcome> {
     const { reservationId } = request;
+    assertTokens(request.amounts.tokens);
     if (this.#isSpent(reservationId)) return { kind: 'spent' };
     const live = this.#leases.get(reservationId);
     if (live !== undefined) return live.outcome;
     const nowUs = this.#nowUs();
-    const refusal = this.#refusalOf(request, nowUs);
+    const found = request.scopes.map((scope): Found => ({ scope, state: this.#scopes.get(scope.key) ?? newState() }));
+    const refusal = refusalOf(request, found, nowUs);
     if (refusal !== undefined) return refusal;
-    for (const scope of request.scopes) this.#take(scope, request, nowUs);
-    const outcome = { kind: 'reserved', states: request.scopes.flatMap((scope) => this.#statesOf(scope, nowUs)) } as const;
-    this.#leases.set(reservationId, { request, outcome, expiresAtMs: this.#clock.monotonicMs() + request.leaseMs, progressTokens: 0 });
+    const states: LimitState[] = [];
+    for (const each of found) {
+      take(each, request, nowUs);
+      this.#scopes.set(each.scope.key, each.state);
+      appendStates(states, each, nowUs);
+    }
+    const outcome = { kind: 'reserved', states } as const;
+    const reservedTokens = request.amounts.tokens;
+    this.#leases.set(reservationId, {
+      held: found,
+      reservedTokens,
+      outcome,
+      expiresAtMs: nowUs / 1_000 + request.leaseMs,
+      progressTokens: 0,
+    });
     this.#sweepSometimes(nowUs);
     return outcome;
   }
 
   async settle(reservationId: string, actual: { readonly tokens: number }): Promise<SettleOutcome> {
+    assertTokens(actual.tokens);
     const lease = this.#leases.get(reservationId);
     if (lease !== undefined) {
       this.#end(reservationId, lease, actual.tokens);
@@ -81,7 +106,8 @@ export class MemoryLimitStore implements LimitStore {
     }
     const reaped = this.#reaped.get(reservationId);
     if (reaped === undefined) return 'unknown';
-    for (const scope of reaped.scopes) this.#correctTokens(scope, actual.tokens - reaped.tokens);
+    const nowUs = this.#nowUs();
+    for (const scope of reaped.scopes) correctTokens({ scope, state: this.#stateFor(scope) }, actual.tokens - reaped.tokens, nowUs);
     this.#reaped.delete(reservationId);
     this.#rememberSettled(reservationId);
     return 'corrected_after_reap';
@@ -101,7 +127,8 @@ export class MemoryLimitStore implements LimitStore {
     for (const [reservationId, lease] of this.#leases) {
       if (lease.expiresAtMs > nowMs) continue;
       this.#end(reservationId, lease, lease.progressTokens);
-      this.#rememberReaped(reservationId, { tokens: lease.progressTokens, scopes: lease.request.scopes, atMs: nowMs });
+      const scopes = lease.held.map(({ scope }) => scope);
+      this.#rememberReaped(reservationId, { tokens: lease.progressTokens, scopes, atMs: nowMs });
       reaped++;
     }
     this.#sweep(this.#nowUs());
@@ -121,89 +148,19 @@ export class MemoryLimitStore implements LimitStore {
     return this.#clock.monotonicMs() * 1_000;
   }
 
-  /** Reads only. The refusal with the longest wait over all scopes, or one that no wait can help. */
-  #refusalOf(request: ReserveRequest, nowUs: number): ReserveOutcome | undefined {
-    let worst: (ReserveOutcome & { readonly kind: 'denied' }) | undefined;
-    for (const scope of request.scopes) {
-      for (const dimension of ['requests', 'tokens'] as const) {
-        const limit = limitOf(scope, dimension);
-        const amount = request.amounts[dimension];
-        if (limit === undefined || amount === 0) continue;
-        if (amount > limit) return { kind: 'too_large', binding: this.#stateOf(scope, dimension, nowUs), requested: amount };
-        const overUs = tatAfter(this.#tatOf(scope, dimension, nowUs), amount, limit) - nowUs - minuteUs;
-        if (overUs <= 0.5) continue;
-        const retryAfterMs = Math.ceil(overUs / 1_000);
-        if (worst === undefined || retryAfterMs > worst.retryAfterMs) worst = this.#denial(scope, dimension, { nowUs, retryAfterMs });
-      }
-      const slots = scope.limits.concurrency;
-      if (slots === undefined || (this.#scopes.get(scope.key)?.inFlight ?? 0) < slots) continue;
-      // Nobody knows when a slot returns; a second is short for a person and long for a robot.
-      if (worst === undefined) worst = this.#denial(scope, 'concurrency', { nowUs, retryAfterMs: 1_000 });
-    }
-    return worst;
-  }
-
-  #denial(scope: LimitScope, dimension: LimitDimension, when: { readonly nowUs: number; readonly retryAfterMs: number }) {
-    const binding = this.#stateOf(scope, dimension, when.nowUs);
-    return { kind: 'denied', binding, used: binding.limit - binding.remaining, retryAfterMs: when.retryAfterMs } as const;
-  }
-
-  #take(scope: LimitScope, request: ReserveRequest, nowUs: number): void {
-    const state = this.#stateFor(scope);
-    const { requestsPerMinute, tokensPerMinute } = scope.limits;
-    if (requestsPerMinute !== undefined)
-      state.requestsTat = tatAfter(Math.max(state.requestsTat, nowUs), request.amounts.requests, requestsPerMinute);
-    if (tokensPerMinute !== undefined)
-      state.tokensTat = tatAfter(Math.max(state.tokensTat, nowUs), request.amounts.tokens, tokensPerMinute);
-    state.inFlight++;
-  }
-
   #end(reservationId: string, lease: Lease, tokens: number): void {
     this.#leases.delete(reservationId);
-    for (const scope of lease.request.scopes) {
-      const state = this.#stateFor(scope);
-      state.inFlight = Math.max(0, state.inFlight - 1);
-      this.#correctTokens(scope, tokens - lease.request.amounts.tokens);
+    const nowUs = this.#nowUs();
+    for (const each of lease.held) {
+      each.state.inFlight--;
+      correctTokens(each, tokens - lease.reservedTokens, nowUs);
     }
-  }
-
-  /** Over-use becomes debt from now on; a refund may leave the TAT in the past, and the next read clamps it, so never above the burst. */
-  #correctTokens(scope: LimitScope, difference: number): void {
-    const rate = scope.limits.tokensPerMinute;
-    if (rate === undefined || difference === 0) return;
-    const state = this.#stateFor(scope);
-    const from = difference > 0 ? Math.max(state.tokensTat, this.#nowUs()) : state.tokensTat;
-    state.tokensTat = tatAfter(from, difference, rate);
-  }
-
-  #statesOf(scope: LimitScope, nowUs: number): LimitState[] {
-    const dimensions: readonly LimitDimension[] = ['requests', 'tokens', 'concurrency'];
-    return dimensions
-      .filter((dimension) => limitOf(scope, dimension) !== undefined)
-      .map((dimension) => this.#stateOf(scope, dimension, nowUs));
-  }
-
-  #stateOf(scope: LimitScope, dimension: LimitDimension, nowUs: number): LimitState {
-    const limit = limitOf(scope, dimension) ?? 0;
-    if (dimension === 'concurrency') {
-      const inFlight = this.#scopes.get(scope.key)?.inFlight ?? 0;
-      return { scope: scope.name, dimension, limit, remaining: Math.max(0, limit - inFlight), resetMs: 0 };
-    }
-    const fullInUs = this.#tatOf(scope, dimension, nowUs) - nowUs;
-    const remaining = Math.floor(((minuteUs - fullInUs) / minuteUs) * limit + 1e-6);
-    return { scope: scope.name, dimension, limit, remaining: Math.max(0, remaining), resetMs: Math.ceil(fullInUs / 1_000) };
-  }
-
-  #tatOf(scope: LimitScope, dimension: 'requests' | 'tokens', nowUs: number): number {
-    const state = this.#scopes.get(scope.key);
-    if (state === undefined) return nowUs;
-    return Math.max(dimension === 'requests' ? state.requestsTat : state.tokensTat, nowUs);
   }
 
   #stateFor(scope: LimitScope): ScopeState {
     const known = this.#scopes.get(scope.key);
     if (known !== undefined) return known;
-    const state: ScopeState = { requestsTat: 0, tokensTat: 0, inFlight: 0 };
+    const state = newState();
     this.#scopes.set(scope.key, state);
     return state;
   }
@@ -241,6 +198,77 @@ export class MemoryLimitStore implements LimitStore {
       this.#reaped.delete(reservationId);
     }
   }
+}
+
+/** One count that is not a number would stop a bucket for ever. */
+function assertTokens(tokens: number): void {
+  assert(Number.isSafeInteger(tokens) && tokens >= 0, 'tokens are a whole number');
+}
+
+function newState(): ScopeState {
+  return { requestsTat: 0, tokensTat: 0, inFlight: 0 };
+}
+
+/** Reads only. The refusal with the longest wait over all scopes, or one that no wait can help. */
+function refusalOf(request: ReserveRequest, found: readonly Found[], nowUs: number): ReserveOutcome | undefined {
+  let worst: (ReserveOutcome & { readonly kind: 'denied' }) | undefined;
+  for (const each of found) {
+    for (const dimension of rates) {
+      const limit = limitOf(each.scope, dimension);
+      const amount = request.amounts[dimension];
+      if (limit === undefined || amount === 0) continue;
+      if (amount > limit) return { kind: 'too_large', binding: stateOf(each, dimension, nowUs), requested: amount };
+      const overUs = tatAfter(tatOf(each.state, dimension, nowUs), amount, limit) - nowUs - minuteUs;
+      if (overUs <= 0.5) continue;
+      const retryAfterMs = Math.ceil(overUs / 1_000);
+      if (worst === undefined || retryAfterMs > worst.retryAfterMs) worst = denial(stateOf(each, dimension, nowUs), retryAfterMs);
+    }
+    const slots = each.scope.limits.concurrency;
+    if (slots === undefined || each.state.inFlight < slots) continue;
+    // Nobody knows when a slot returns; a second is short for a person and long for a robot.
+    if (worst === undefined) worst = denial(stateOf(each, 'concurrency', nowUs), 1_000);
+  }
+  return worst;
+}
+
+function denial(binding: LimitState, retryAfterMs: number) {
+  return { kind: 'denied', binding, used: binding.limit - binding.remaining, retryAfterMs } as const;
+}
+
+function take({ scope, state }: Found, { amounts }: ReserveRequest, nowUs: number): void {
+  const { requestsPerMinute, tokensPerMinute } = scope.limits;
+  if (requestsPerMinute !== undefined)
+    state.requestsTat = tatAfter(Math.max(state.requestsTat, nowUs), amounts.requests, requestsPerMinute);
+  if (tokensPerMinute !== undefined) state.tokensTat = tatAfter(Math.max(state.tokensTat, nowUs), amounts.tokens, tokensPerMinute);
+  state.inFlight++;
+}
+
+/** Over-use becomes debt from now on; a refund may leave the TAT in the past, and the next read clamps it, so never above the burst. */
+function correctTokens({ scope, state }: Found, difference: number, nowUs: number): void {
+  const rate = scope.limits.tokensPerMinute;
+  if (rate === undefined || difference === 0) return;
+  const from = difference > 0 ? Math.max(state.tokensTat, nowUs) : state.tokensTat;
+  state.tokensTat = tatAfter(from, difference, rate);
+}
+
+function appendStates(states: LimitState[], found: Found, nowUs: number): void {
+  for (const dimension of dimensions) {
+    if (limitOf(found.scope, dimension) !== undefined) states.push(stateOf(found, dimension, nowUs));
+  }
+}
+
+function stateOf({ scope, state }: Found, dimension: LimitDimension, nowUs: number): LimitState {
+  const limit = limitOf(scope, dimension) ?? 0;
+  if (dimension === 'concurrency') {
+    return { scope: scope.name, dimension, limit, remaining: Math.max(0, limit - state.inFlight), resetMs: 0 };
+  }
+  const fullInUs = tatOf(state, dimension, nowUs) - nowUs;
+  const remaining = Math.floor(((minuteUs - fullInUs) / minuteUs) * limit + 1e-6);
+  return { scope: scope.name, dimension, limit, remaining: Math.max(0, remaining), resetMs: Math.ceil(fullInUs / 1_000) };
+}
+
+function tatOf(state: ScopeState, dimension: 'requests' | 'tokens', nowUs: number): number {
+  return Math.max(dimension === 'requests' ? state.requestsTat : state.tokensTat, nowUs);
 }
 
 function limitOf(scope: LimitScope, dimension: LimitDimension): number | undefined {
