@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { MemoryLimitStore } from '../../src/adapters/memory/limit-store.ts';
 import { createAdmission } from '../../src/admission/admit.ts';
 import { createOutputEstimates, estimateInputTokens } from '../../src/admission/estimate.ts';
@@ -6,7 +6,7 @@ import { goDuration, rateLimitHeaders } from '../../src/admission/rate-limit-hea
 import { BulkheadError } from '../../src/errors/bulkhead-error.ts';
 import { ManualClock } from '../../src/primitives/clock.ts';
 import { countTokens } from '../../src/primitives/count-tokens.ts';
-import { countingIds } from '../../src/primitives/ids.ts';
+import { countingIds, type IdSource } from '../../src/primitives/ids.ts';
 import type { TenantCapabilities } from '../../src/tenancy/capabilities.ts';
 import { mintPrincipal } from '../../src/tenancy/mint-principal.ts';
 import type { LimitPolicy } from '../../src/tenancy/tenant.ts';
@@ -31,6 +31,12 @@ function openAdmission() {
   const clock = new ManualClock();
   const store = new MemoryLimitStore(clock);
   return { clock, store, admission: createAdmission({ store, clock, ids: countingIds(), leaseMs: 30_000 }) };
+}
+
+/** Ids of another process. */
+function prefixedIds(mark: string): IdSource {
+  const ids = countingIds();
+  return { next: (prefix) => mark + ids.next(prefix) };
 }
 
 const learned = (tokens: number) => ({ tokens, isDemanded: false });
@@ -106,6 +112,37 @@ describe('admission', () => {
     const tokens = probe.states.find((state) => state.dimension === 'tokens');
     expect(tokens?.remaining).toBe(10_000_000 - used - 1);
     expect(clock.monotonicMs()).toBe(0);
+  });
+
+  // Planted: never renewing; renewing without the progress; renewing for ever after the holder was closed.
+  it('keeps a long request’s reservation alive, and charges what it reported when its process dies', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    try {
+      const { clock, store, admission } = openAdmission();
+      const scope = scopeWith({ tokensPerMinute: 600_000, concurrency: 1 });
+      const pass = async (ms: number) => {
+        clock.advance(ms);
+        await vi.advanceTimersByTimeAsync(ms);
+      };
+      const reservation = await admission.admit({ scope, inputTokens: 100, output: learned(400) });
+      for (let step = 0; step < 12; step++) {
+        reservation.progress(50_000);
+        await pass(10_000);
+      }
+      expect(await store.liveCount()).toBe(1);
+      await refusal(admission.admit({ scope, inputTokens: 1, output: learned(0) }));
+      // The process dies: nobody renews or settles any more. Another one reaps.
+      await admission[Symbol.asyncDispose]();
+      await pass(30_000);
+      await using survivor = createAdmission({ store, clock, ids: prefixedIds('second-'), leaseMs: 30_000 });
+      await pass(10_000);
+      expect(await store.liveCount()).toBe(0);
+      const next = await survivor.admit({ scope, inputTokens: 1, output: learned(0) });
+      // 600,000 tokens were delivered, 500 had been reserved: the rest is owed from the reap on.
+      expect(next.states.find((state) => state.dimension === 'tokens')?.remaining).toBeLessThan(10_000);
+    } finally {
+      vi.useRealTimers();
+    }
   });
 
   it('says which limit bound, whose, how much of it is used and when to come back', async () => {
