@@ -11,8 +11,9 @@ type Body = Readonly<Record<string, unknown>>;
 const bytesPerToken = 3.5;
 const safety = 1.1;
 const tokensPerMessage = 4;
-/** A high-detail image of 1024 x 1024 (OpenAI, vision pricing). */
-const tokensPerImage = 765;
+/** A high-detail image of 1024 x 1024 (OpenAI, vision pricing). Sound and files have no size that could be read off their bytes: the same. */
+const tokensPerAttachment = 765;
+const attachments: readonly unknown[] = ['image_url', 'input_audio', 'file'];
 
 const outputDefaultTokens = 512;
 const learnedScopesMax = 10_000;
@@ -23,17 +24,17 @@ const learnedShareMax = 0.25;
 /** Tokens of the request, whole and at least 1. Linear in the size of the body's texts. */
 export function estimateInputTokens(body: Body): number {
   const messages = body['messages'];
-  if (Array.isArray(messages)) return estimateMessages(messages, body['tools']);
+  if (Array.isArray(messages)) return estimateMessages(messages, [body['tools'], body['response_format']]);
   return Math.max(1, Math.ceil(tokensOfInput(body['input'])));
 }
 
-function estimateMessages(messages: readonly Body[], tools: unknown): number {
+function estimateMessages(messages: readonly Body[], attached: readonly unknown[]): number {
   let tokens = messages.length * tokensPerMessage;
   for (const message of messages) {
     tokens += tokensOfContent(message['content']);
     if (message['tool_calls'] !== undefined) tokens += tokensOfInput(JSON.stringify(message['tool_calls']));
   }
-  if (tools !== undefined && tools !== null) tokens += tokensOfInput(JSON.stringify(tools));
+  for (const value of attached) if (value !== undefined && value !== null) tokens += tokensOfInput(JSON.stringify(value));
   return Math.max(1, Math.ceil(tokens));
 }
 
@@ -41,7 +42,7 @@ function tokensOfContent(content: unknown): number {
   if (typeof content === 'string') return tokensOfInput(content);
   if (!Array.isArray(content)) return 0;
   return (content as readonly Body[]).reduce(
-    (sum, part) => sum + (part['type'] === 'image_url' ? tokensPerImage : tokensOfInput(part['text'])),
+    (sum, part) => sum + (attachments.includes(part['type']) ? tokensPerAttachment : tokensOfInput(part['text'] ?? part['refusal'])),
     0,
   );
 }

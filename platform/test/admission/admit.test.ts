@@ -186,12 +186,17 @@ describe('the estimate of a request', () => {
     expect(estimate).toBeLessThan(countTokens(text) * 2.5);
   });
 
-  it('counts tools, images and tool calls', () => {
+  it('counts tools, schemas, attachments and tool calls', () => {
     const bare = estimateInputTokens({ messages: [{ role: 'user', content: 'x' }] });
     expect(estimateInputTokens({ messages: [{ role: 'user', content: 'x' }], tools: [{ description: 'y'.repeat(700) }] })).toBeGreaterThan(
       bare + 150,
     );
     expect(estimateInputTokens({ messages: [{ role: 'user', content: [{ type: 'image_url', image_url: {} }] }] })).toBeGreaterThan(700);
+    const schema = { type: 'json_schema', json_schema: { schema: { description: 'y'.repeat(700) } } };
+    expect(estimateInputTokens({ messages: [{ role: 'user', content: 'x' }], response_format: schema })).toBeGreaterThan(bare + 150);
+    for (const type of ['input_audio', 'file']) {
+      expect(estimateInputTokens({ messages: [{ role: 'user', content: [{ type }] }] })).toBeGreaterThan(700);
+    }
     expect(estimateInputTokens({ messages: [{ role: 'assistant', tool_calls: [{ x: 'y'.repeat(700) }] }] })).toBeGreaterThan(bare + 150);
     expect(estimateInputTokens({ input: ['abcd', [1, 2, 3]] })).toBe(5);
   });
