@@ -5,6 +5,7 @@ import { hasAdminToken } from '../auth/admin-token.ts';
 import { issueApiKey, type Peppers } from '../auth/api-key.ts';
 import { type Authenticator, createAuthenticator } from '../auth/authenticate.ts';
 import { openDevelopmentIssuer } from '../auth/dev-issuer.ts';
+import { DirectoryCache } from '../auth/directory-cache.ts';
 import { type DirectoryFollower, followDirectory } from '../auth/directory-follower.ts';
 import { type KeySource, openJwks, openKeyFile } from '../auth/jwks-source.ts';
 import type { TrustedIssuer } from '../auth/verify-jwt.ts';
@@ -61,8 +62,9 @@ export async function openIdentity({ loaded, directory, data, secrets, clock, lo
   const peppers: Peppers = { current: 1, byVersion: new Map([[1, secrets.apiKeyPepper]]) };
   const issuers = config.auth.issuers.map((issuer) => trustedIssuer(issuer, clock));
   if (demo) issuers.push((await openDevelopmentIssuer(config.dataDir)).trust);
+  const known = new DirectoryCache(directory, config.bounds.credentialCacheEntriesMax);
   const authenticator = createAuthenticator({
-    directory,
+    directory: known,
     issuers: new Map(issuers.map((issuer) => [issuer.issuer, issuer])),
     peppers,
     tiers: tiersOf(config),
@@ -73,8 +75,15 @@ export async function openIdentity({ loaded, directory, data, secrets, clock, lo
   });
   const follower = await followDirectory({
     directory,
-    onChange: (change) => authenticator.apply(change),
-    onLost: () => authenticator.forgetAll(),
+    // The records first: a credential that is verified again must not find the old ones.
+    onChange: (change) => {
+      known.apply(change);
+      authenticator.apply(change);
+    },
+    onLost: () => {
+      known.forgetAll();
+      authenticator.forgetAll();
+    },
     logger,
   });
   return new Identity(authenticator, follower, peppers);
