@@ -3,11 +3,11 @@
  */
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
+import { Worker } from 'node:worker_threads';
 import { machineFacts } from '../support/machine.ts';
 import { machineLine, writeDocsSection, writeResults } from '../support/report.ts';
 import { median, table, whole } from '../support/table.ts';
-import { measureAlgorithm, measureBytesPerRequest, measureDoor, measureFreePermit } from './fair-queue-cycles.ts';
-import { measureReserveSettle } from './limit-cycles.ts';
+import type { Measured, Measurement } from './measurement.ts';
 import type { Pace } from './stopwatch.ts';
 
 interface Row extends Pace {
@@ -30,38 +30,46 @@ const rounds = Number(values.rounds);
 if (!(durationMs > 0 && rounds >= 1)) throw new Error('--seconds and --rounds take positive numbers');
 
 const tenantCounts = [10, 1_000, 10_000];
-const targets = { algorithm: 200_000, limits: 200_000 };
+const targetPerSecond = 200_000;
 const rows: Row[] = [];
 for (const tenants of tenantCounts) {
-  const target = tenants === 1_000 ? targets.algorithm : undefined;
-  rows.push(await rowOf('queue, pick, charge, finish', { tenants, target }, () => measureAlgorithm(tenants, durationMs)));
+  const target = tenants === 1_000 ? targetPerSecond : undefined;
+  rows.push(await rowOf('queue, pick, charge, finish', { kind: 'algorithm', tenants, durationMs }, target));
 }
-for (const tenants of tenantCounts) {
-  rows.push(await rowOf('the same through promises and signals', { tenants, target: undefined }, () => measureDoor(tenants, durationMs)));
-}
-rows.push(await rowOf('a permit is free', { tenants: 1, target: undefined }, () => measureFreePermit(durationMs)));
-for (const tenants of tenantCounts) {
-  rows.push(await rowOf('reserve and settle', { tenants, target: targets.limits }, () => measureReserveSettle(tenants, durationMs)));
-}
-const bytesPerQueuedRequest = await measureBytesPerRequest(100_000);
+for (const tenants of tenantCounts) rows.push(await rowOf('the same through promises and signals', { kind: 'door', tenants, durationMs }));
+rows.push(await rowOf('a permit is free', { kind: 'free-permit', tenants: 1, durationMs }));
+for (const tenants of tenantCounts) rows.push(await rowOf('reserve and settle', { kind: 'limits', tenants, durationMs }, targetPerSecond));
+const bytesPerQueuedRequest = { algorithm: await bytesOf('algorithm-bytes'), door: await bytesOf('door-bytes') };
 report();
 
-async function rowOf(
-  name: string,
-  facts: { readonly tenants: number; readonly target: number | undefined },
-  measure: () => Pace | Promise<Pace>,
-): Promise<Row> {
+async function rowOf(name: string, measurement: Measurement, target?: number): Promise<Row> {
   const paces: Pace[] = [];
-  for (let round = 0; round < rounds; round++) paces.push(await measure());
+  for (let round = 0; round < rounds; round++) {
+    const { pace } = await measured(measurement);
+    if (pace !== undefined) paces.push(pace);
+  }
   const middle = (pick: (pace: Pace) => number) => median(paces.map(pick));
   return {
     name,
-    tenants: facts.tenants,
-    targetPerSecond: facts.target,
+    tenants: measurement.tenants,
+    targetPerSecond: target,
     perSecond: middle((pace) => pace.perSecond),
     p50Us: middle((pace) => pace.p50Us),
     p99Us: middle((pace) => pace.p99Us),
   };
+}
+
+async function bytesOf(kind: 'algorithm-bytes' | 'door-bytes'): Promise<number> {
+  const { bytesPerRequest } = await measured({ kind, tenants: 1_000, durationMs });
+  return bytesPerRequest ?? Number.NaN;
+}
+
+function measured(measurement: Measurement): Promise<Measured> {
+  return new Promise((resolve, reject) => {
+    const worker = new Worker(new URL('./measurement.ts', import.meta.url), { workerData: measurement });
+    worker.once('message', resolve);
+    worker.once('error', reject);
+  });
 }
 
 function report(): void {

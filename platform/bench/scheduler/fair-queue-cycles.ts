@@ -103,30 +103,32 @@ export async function measureFreePermit(durationMs: number): Promise<Pace> {
 }
 
 /** Heap per waiting request: ticket, links, its share of the flows; at the door also promise and listener. */
-export async function measureBytesPerRequest(requests: number): Promise<{ readonly algorithm: number; readonly door: number }> {
-  const idle: Waiter = { granted: () => {}, refused: () => {} };
-  const algorithm = new WeightedFairQueue(bounds);
-  algorithm.setCapacity('pool', 0);
-  const tickets = () => ticketsOf(requests / usersPerTenant / 25);
-  let before = liveHeapBytes();
-  for (let round = 0; round < 25; round++) {
-    for (const ticket of tickets()) algorithm.submit(ticket).waiter = idle;
+export async function measureBytesPerRequest(requests: number, isDoor: boolean): Promise<number> {
+  const rounds = 25;
+  const freshTickets = () => ticketsOf(requests / usersPerTenant / rounds);
+  if (!isDoor) {
+    const idle: Waiter = { granted: () => {}, refused: () => {} };
+    const queue = new WeightedFairQueue(bounds);
+    queue.setCapacity('pool', 0);
+    const beforeBytes = liveHeapBytes();
+    for (let round = 0; round < rounds; round++) for (const ticket of freshTickets()) queue.submit(ticket).waiter = idle;
+    const bytes = liveHeapBytes() - beforeBytes;
+    queue.close();
+    return bytes / requests;
   }
-  const algorithmBytes = (liveHeapBytes() - before) / requests;
-  algorithm.close();
   const door = new MemoryFairQueue(bounds);
   door.setCapacity('pool', 0);
   // Every request has a signal, whether it waits or not: not counted.
   const signals = Array.from({ length: requests }, () => new AbortController().signal);
   const waiting: Promise<unknown>[] = [];
-  before = liveHeapBytes();
-  for (let round = 0; round < 25; round++) {
-    for (const ticket of tickets()) waiting.push(door.acquire(ticket, at(signals, waiting.length)));
+  const beforeBytes = liveHeapBytes();
+  for (let round = 0; round < rounds; round++) {
+    for (const ticket of freshTickets()) waiting.push(door.acquire(ticket, at(signals, waiting.length)));
   }
-  const doorBytes = (liveHeapBytes() - before) / requests;
+  const bytes = liveHeapBytes() - beforeBytes;
   door.close();
   await Promise.allSettled(waiting);
-  return { algorithm: algorithmBytes, door: doorBytes };
+  return bytes / requests;
 }
 
 function at<Item>(items: readonly Item[], index: number): Item {

@@ -48,7 +48,7 @@ export class MemoryFairQueue implements FairQueue {
   #wait(request: FairRequest, signal: AbortSignal): Promise<Permit> {
     this.#armTimer();
     return new Promise((resolve, reject) => {
-      request.waiter = new WaitingCaller({ resolve, reject, signal, withdraw: () => this.#queue.withdraw(request) });
+      request.waiter = new WaitingCaller({ request, signal, resolve, reject });
     });
   }
 
@@ -70,35 +70,41 @@ export class MemoryFairQueue implements FairQueue {
 const timerMaxMs = 2 ** 31 - 1;
 
 interface CallerParts {
+  readonly request: FairRequest;
+  readonly signal: AbortSignal;
   readonly resolve: (permit: Permit) => void;
   readonly reject: (reason: unknown) => void;
-  readonly signal: AbortSignal;
-  readonly withdraw: () => void;
 }
 
+/** Thousands of them wait: no object and no closure more than needed. */
 class WaitingCaller implements Waiter {
-  readonly #parts: CallerParts;
+  readonly #request: FairRequest;
+  readonly #signal: AbortSignal;
+  readonly #resolve: (permit: Permit) => void;
+  readonly #reject: (reason: unknown) => void;
 
-  constructor(parts: CallerParts) {
-    this.#parts = parts;
-    parts.signal.addEventListener('abort', this);
+  constructor({ request, signal, resolve, reject }: CallerParts) {
+    this.#request = request;
+    this.#signal = signal;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    signal.addEventListener('abort', this);
   }
 
   granted(permit: Permit): void {
-    this.#parts.signal.removeEventListener('abort', this);
-    this.#parts.resolve(permit);
+    this.#signal.removeEventListener('abort', this);
+    this.#resolve(permit);
   }
 
   refused(error: Error): void {
-    this.#parts.signal.removeEventListener('abort', this);
-    this.#parts.reject(error);
+    this.#signal.removeEventListener('abort', this);
+    this.#reject(error);
   }
 
   /** The DOM's name for what an event calls. */
   handleEvent(): void {
-    const { signal, withdraw, reject } = this.#parts;
-    signal.removeEventListener('abort', this);
-    withdraw();
-    reject(signal.reason);
+    this.#signal.removeEventListener('abort', this);
+    this.#request.owner.withdraw(this.#request);
+    this.#reject(this.#signal.reason);
   }
 }

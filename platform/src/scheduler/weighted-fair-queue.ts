@@ -63,11 +63,6 @@ export class WeightedFairQueue {
     return pool.submit(ticket, nowMs);
   }
 
-  /** The caller has gone: takes the request out of the queue without telling its waiter. */
-  withdraw(request: FairRequest): void {
-    request.owner.withdraw(request);
-  }
-
   /** Refuses everything whose deadline is reached. */
   expire(nowMs = this.#options.clock.monotonicMs()): void {
     const { waitMaxMs } = this.#options;
