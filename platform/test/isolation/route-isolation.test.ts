@@ -106,40 +106,27 @@ describe('another tenant’s things', () => {
     },
   );
 
-  it.each([
+  type Reference = (ids: Readonly<Record<string, string>>) => { readonly path: string; readonly body: unknown };
+  const references: readonly (readonly [string, Reference])[] = [
     [
       'a file attached to one’s own store',
-      (ids: Readonly<Record<string, string>>) => [
-        'POST',
-        `/v1/vector_stores/${bulkhead.tenant('globex').vectorStoreId}/files`,
-        { file_id: ids['fileId'] },
-      ],
+      (ids) => ({ path: `/v1/vector_stores/${bulkhead.tenant('globex').vectorStoreId}/files`, body: { file_id: ids['fileId'] } }),
     ],
-    [
-      'a file in a new store',
-      (ids: Readonly<Record<string, string>>) => ['POST', '/v1/vector_stores', { name: 'x', file_ids: [ids['fileId']] }],
-    ],
+    ['a file in a new store', (ids) => ({ path: '/v1/vector_stores', body: { name: 'x', file_ids: [ids['fileId']] } })],
     [
       'a store in file search',
-      (ids: Readonly<Record<string, string>>) => [
-        'POST',
-        '/v1/responses',
-        { model: 'sim-fast', input: 'secret?', tools: [{ type: 'file_search', vector_store_ids: [ids['storeId']] }] },
-      ],
+      (ids) => ({
+        path: '/v1/responses',
+        body: { model: 'sim-fast', input: 'secret?', tools: [{ type: 'file_search', vector_store_ids: [ids['storeId']] }] },
+      }),
     ],
     [
       'a response to continue',
-      (ids: Readonly<Record<string, string>>) => [
-        'POST',
-        '/v1/responses',
-        { model: 'sim-fast', input: 'go on', previous_response_id: ids['responseId'] },
-      ],
+      (ids) => ({ path: '/v1/responses', body: { model: 'sim-fast', input: 'go on', previous_response_id: ids['responseId'] } }),
     ],
-  ] as const)('cannot be referred to: %s', async (_, make) => {
-    const attempt = (ids: Readonly<Record<string, string>>) => {
-      const [method, path, body] = make(ids);
-      return asTenant('globex', String(method), String(path), body);
-    };
+  ];
+  it.each(references)('cannot be referred to: %s', async (_, make) => {
+    const attempt = (ids: Readonly<Record<string, string>>) => asTenant('globex', 'POST', make(ids).path, make(ids).body);
     const foreign = await attempt(owned);
     expect(foreign.status).toBe(404);
     expect(masked(foreign)).toEqual(masked(await attempt(absent)));
