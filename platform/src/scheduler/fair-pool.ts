@@ -38,7 +38,6 @@ export class FairPool implements RequestOwner {
 
   setCapacity(permits: number): void {
     assert(Number.isInteger(permits) && permits >= 0, 'a capacity is a whole number of permits');
-    if (this.#capacity > 0) this.#rate.scale(permits / this.#capacity);
     this.#capacity = permits;
     this.#dispatch();
   }
@@ -82,7 +81,7 @@ export class FairPool implements RequestOwner {
   end(request: FairRequest, actual: ActualTokens | undefined): void {
     this.#chargeTo(request, actual === undefined ? 0 : finalCost(this.#parts.rule, actual));
     this.#running--;
-    this.#rate.countEnd();
+    this.#rate.countEnd(request.expectedUnits);
     request.tenant.inFlight--;
     request.user.inFlight--;
     this.#forget(request);
@@ -97,7 +96,7 @@ export class FairPool implements RequestOwner {
     const isWaiting = user !== undefined && user.queued > 0;
     const usersWaiting = tenant.users.waiting.size + (isWaiting ? 0 : 1);
     const units = Math.min(tenant.backlogUnits, (user?.backlogUnits ?? 0) * usersWaiting);
-    return this.#rate.timeForMs(units, saneWeight(ticket.weight) / this.#weightWaiting);
+    return this.#rate.timeForMs(units, (this.#capacity * saneWeight(ticket.weight)) / this.#weightWaiting);
   }
 
   snapshot(): PoolSnapshot {
@@ -127,7 +126,7 @@ export class FairPool implements RequestOwner {
   }
 
   #observe(nowMs: number): void {
-    this.#rate.observe(nowMs, { isSaturated: this.#queued > 0, capacity: this.#capacity });
+    this.#rate.observe(nowMs, { isSaturated: this.#queued > 0, capacity: this.#capacity, running: this.#running });
   }
 
   #grantNext(nowMs: number): void {
@@ -150,7 +149,6 @@ export class FairPool implements RequestOwner {
     if (tenant.heapIndex >= 0 && tenant.queued === 0) this.#weightWaiting -= tenant.weight;
     this.tenants.dispatch(tenant, request.tenantUnits);
     tenant.users.dispatch(user, request.userUnits);
-    this.#rate.add(request.userUnits);
   }
 
   #weigh(tenant: TenantFlow<FairRequest>, weight: number): void {
@@ -189,7 +187,6 @@ export class FairPool implements RequestOwner {
     const { tenant, user } = request;
     const tenantUnits = unitsOf(cost, request.weight);
     const userUnits = unitsOf(cost, 1);
-    this.#rate.add(userUnits - request.userUnits);
     this.tenants.charge(tenant, tenantUnits - request.tenantUnits, 2 * request.tenantUnits);
     tenant.users.charge(user, userUnits - request.userUnits, 2 * request.userUnits);
     request.tenantUnits = tenantUnits;

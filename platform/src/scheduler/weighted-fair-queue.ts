@@ -100,8 +100,9 @@ export class WeightedFairQueue {
   }
 
   #makeRoom(pool: FairPool, ticket: Ticket): void {
-    const { waitMaxMs } = this.#options;
+    const { waitMaxMs, bytesMax } = this.#options;
     const estimatedWaitMs = pool.estimatedWaitMs(ticket);
+    if (ticket.bytes > bytesMax) throw this.#refusals.bytesFull(bytesMax, estimatedWaitMs);
     if (estimatedWaitMs !== undefined && estimatedWaitMs > waitMaxMs) throw this.#refusals.wouldWaitTooLong(estimatedWaitMs, waitMaxMs);
     const tenant = pool.tenants.find(ticket.tenantId);
     if (tenant !== undefined) this.#makeRoomInTenant(tenant, ticket, estimatedWaitMs);

@@ -175,6 +175,8 @@ describe('a queue with bounds', () => {
     await queue.acquire(ticket(), noSignal);
     const small = watch(queue.acquire(ticket({ tenant: 'bb', bytes: 1_000 }), noSignal));
     expect((await refusal(queue.acquire(ticket({ bytes: 1_001 }), noSignal))).code).toBe('queue_full');
+    // Planted: refusing it only after all with more bytes for their weight have made room.
+    expect((await refusal(queue.acquire(ticket({ bytes: 1_001, weight: 1_000 }), noSignal))).code).toBe('queue_full');
     expect(small.error).toBeUndefined();
     queue.close();
   });
@@ -197,6 +199,29 @@ describe('a queue with bounds', () => {
     for (const { queueMs } of light) expect(queueMs).toBeLessThan(2_400);
     // Refusing early costs no capacity: both permits were busy all the time.
     expect(simulation.started.filter((start) => start.atMs < 120_000).length).toBeGreaterThan((2 * 120_000) / 1_100);
+  });
+
+  // Planted: a speed that is lost when the capacity is 0; time without permits counting as time they were slow.
+  it('refuses nobody early because the pool had no permits for a while', async () => {
+    const simulation = new Simulation({ capacity: 2, waitMaxMs: 25_000 });
+    // 20 requests wait, one starts every 525 ms: half the deadline.
+    simulation.flood({ fromMs: 0, untilMs: 100_000, depth: 22 }, () => ({ tenant: 'aa', input: 100, output: 100 }));
+    for (const fromMs of [20_000, 50_000]) {
+      simulation.at(fromMs, () => simulation.queue.setCapacity('pool', 0));
+      simulation.at(fromMs + 10_000, () => simulation.queue.setCapacity('pool', 2));
+    }
+    await simulation.run(150_000);
+    expect(simulation.refused).toEqual([]);
+  });
+
+  // Planted: measuring the speed by what was charged, where a failed request counts as nothing done.
+  it('refuses nobody early because requests fail fast or their prediction is wrong', async () => {
+    const simulation = new Simulation({ capacity: 2, waitMaxMs: 25_000 });
+    const job = { tenant: 'aa', input: 100, output: 100, predicted: 800 };
+    simulation.flood({ fromMs: 0, untilMs: 40_000, depth: 22 }, () => job);
+    simulation.flood({ fromMs: 40_000, untilMs: 60_000, depth: 22 }, () => ({ ...job, failsAfterMs: 200 }));
+    await simulation.run(100_000);
+    expect(simulation.refused).toEqual([]);
   });
 
   it('tells the caller within the wait, by its own timer', async () => {
