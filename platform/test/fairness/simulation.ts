@@ -68,6 +68,11 @@ export function costOf(job: Pick<Job, 'input' | 'output'>): number {
   return job.input + outputTokenCost * job.output;
 }
 
+/** How long a permit is busy for each unit of cost. */
+export function msPerCost(job: Pick<Job, 'input' | 'output'>): number {
+  return (prefillMs + tokenMs * job.output) / costOf(job);
+}
+
 export function tenantNamed(name: string): TenantId {
   const id = parseTenantId(name);
   if (id === undefined) throw new Error(`${name} is no tenant id`);
