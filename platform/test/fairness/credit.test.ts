@@ -98,7 +98,7 @@ describe('a tenant that comes back', () => {
 });
 
 describe('a charge', () => {
-  // Planted: undoing without what was streamed; undoing in floating point.
+  // Planted: undoing without what was streamed; undoing in floating point; undoing half; ending twice; charging a report after the end.
   it('that is undone restores the virtual time exactly (invariant 15)', async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -120,6 +120,7 @@ describe('a charge', () => {
               permit.cancel();
               permit.cancel();
               permit.finish({ inputTokens: 1e6, outputTokens: 1e6 });
+              permit.reportOutput(1e6);
               expect(timeOf('aa')).toBe(before);
             } else permit.finish({ inputTokens: size.input, outputTokens: size.output });
           }
@@ -129,14 +130,16 @@ describe('a charge', () => {
     );
   });
 
-  // Planted: charging the part inside the prediction twice; charging a chunk twice; a final cost without theta's part.
+  // Planted: charging the part inside the prediction twice; charging a chunk twice; a final cost without theta's part; keeping the expected input;
+  // charging cached input in full.
   it('adds up to what was used, for any theta, prediction and chunks (invariant 17)', async () => {
     await fc.assert(
       fc.asyncProperty(
         theta,
         fc.record({ input: tokens, output: tokens, predicted: tokens, weight: fc.constantFrom(0.3, 1, 3, 7, 11) }),
         fc.array(fc.integer({ min: 1, max: 700 }), { maxLength: 20 }),
-        async (part, size, chunks) => {
+        fc.record({ input: tokens, cachedPart: fc.double({ min: 0, max: 1, noNaN: true }) }),
+        async (part, size, chunks, real) => {
           const { queue, timeOf } = openQueue({ capacity: 10, theta: part });
           await queue.acquire(ticketOf({ tenant: 'aa', weight: size.weight, input: 0, output: 0 }), noSignal);
           const before = timeOf('aa');
@@ -151,8 +154,10 @@ describe('a charge', () => {
             expect(chargedCost()).toBeGreaterThan(costOf({ input: size.input, output: produced - 32 }) - 0.01);
             expect(chargedCost()).toBeLessThan(costOf({ input: size.input, output: Math.max(produced, size.predicted) }) + 0.01);
           }
-          permit.finish({ inputTokens: size.input, outputTokens: size.output });
-          const expected = (costOf(size) / size.weight) * units;
+          const cachedInputTokens = Math.floor(real.input * real.cachedPart);
+          permit.finish({ inputTokens: real.input, cachedInputTokens, outputTokens: size.output });
+          const cost = costOf({ input: real.input, output: size.output }) - 0.9 * cachedInputTokens;
+          const expected = (cost / size.weight) * units;
           expect(Math.abs(timeOf('aa') - before - expected)).toBeLessThanOrEqual(0.5);
         },
       ),

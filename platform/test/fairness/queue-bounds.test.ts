@@ -282,6 +282,29 @@ describe('a queue with bounds', () => {
     expect(simulation.refused).toEqual([]);
   });
 
+  // Planted: keeping the weight of tenants that left.
+  it('estimates without those that have left', async () => {
+    const simulation = new Simulation({ capacity: 1, waitMaxMs: 30_000 });
+    const job = { tenant: 'aa', input: 100, output: 100 };
+    simulation.flood({ fromMs: 0, untilMs: 100_000, depth: 8 }, () => job);
+    for (let index = 0; index < 500; index++)
+      simulation.arrive(40_000 + 100 * index, { ...job, tenant: `left${index}`, leavesAfterMs: 50 });
+    await simulation.run(150_000);
+    expect(simulation.refused.filter(({ job: { tenant } }) => tenant === 'aa')).toEqual([]);
+  });
+
+  // Planted: a timer that keeps the process alive.
+  it('keeps no process alive for those that wait', async () => {
+    const timers = () => process.getActiveResourcesInfo().filter((kind) => kind === 'Timeout').length;
+    const { queue } = openQueue();
+    await queue.acquire(ticket(), noSignal);
+    const before = timers();
+    const waiting = watch(queue.acquire(ticket(), noSignal));
+    expect(timers()).toBe(before);
+    queue.close();
+    await waiting.done;
+  });
+
   it('starts at one millisecond before the deadline and not at it', async () => {
     for (const [waitedMs, code] of [
       [29_999, undefined],

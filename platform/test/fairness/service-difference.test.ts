@@ -25,18 +25,21 @@ function jobsOf(tenant: string, { weight, inputMax, outputMax, predictionError, 
   };
 }
 
+interface Served {
+  readonly tenant?: string;
+  readonly user?: string;
+  readonly weight: number;
+}
+
 /** The largest difference of weighted service over any part of the time in which both were backlogged. */
-function worstDifference(
-  simulation: Simulation,
-  one: { tenant: string; weight: number },
-  other: { tenant: string; weight: number },
-): number {
+function worstDifference(simulation: Simulation, one: Served, other: Served): number {
   let difference = 0;
   let least = 0;
   let most = 0;
-  for (const { tenant, cost } of simulation.served) {
-    if (tenant === one.tenant) difference += cost / one.weight;
-    else if (tenant === other.tenant) difference -= cost / other.weight;
+  const isOf = (job: Job, side: Served) => (side.tenant ?? job.tenant) === job.tenant && (side.user ?? job.user) === job.user;
+  for (const { job, cost } of simulation.served) {
+    if (isOf(job, one)) difference += cost / one.weight;
+    else if (isOf(job, other)) difference -= cost / other.weight;
     least = Math.min(least, difference);
     most = Math.max(most, difference);
   }
@@ -95,6 +98,23 @@ describe('two tenants with work waiting', () => {
     expect(colleague / simulation.started.length).toBeCloseTo(0.5, 1);
   });
 
+  // Planted: users not charged at dispatch; users not charged when a request ends.
+  it('share by service between users too: their difference has the bound of invariant 11', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: 8 }), theta, shape, shape, async (capacity, part, f, g) => {
+        const simulation = new Simulation({ capacity, theta: part });
+        const untilMs = 30_000;
+        const ofUser = (user: string, next: () => Job) => () => ({ ...next(), user, weight: f.weight });
+        simulation.flood({ fromMs: 0, untilMs, depth: 2 * capacity + 2 }, ofUser('ff', jobsOf('acme', f)));
+        simulation.flood({ fromMs: 0, untilMs, depth: 2 * capacity + 2 }, ofUser('gg', jobsOf('acme', g)));
+        await simulation.run(untilMs);
+        const worst = worstDifference(simulation, { user: 'ff', weight: 1 }, { user: 'gg', weight: 1 });
+        expect(worst).toBeLessThanOrEqual((capacity + 1) * (costMaxOf(f) + costMaxOf(g)));
+      }),
+      { numRuns: 40 },
+    );
+  });
+
   it('gain nothing by inventing users', async () => {
     const simulation = new Simulation({ capacity: 4 });
     const job = { input: 100, output: 50 };
@@ -142,7 +162,7 @@ describe('a tenant among floods', () => {
     expect(simulation.started.map((start) => start.job.tenant)).toEqual(['first', 'aa', 'bb', 'aa', 'bb', 'aa', 'bb']);
   });
 
-  // Planted: picking the tenant with the most virtual time.
+  // Planted: picking the tenant with the most virtual time; weights that grow with the queue.
   it('does not wait longer because another tenant queues ten times as much (invariant 13)', async () => {
     await fc.assert(
       fc.asyncProperty(

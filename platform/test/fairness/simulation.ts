@@ -35,7 +35,7 @@ export interface Started {
 
 export interface Served {
   readonly atMs: number;
-  readonly tenant: string;
+  readonly job: Job;
   readonly cost: number;
 }
 
@@ -144,8 +144,8 @@ export class Simulation {
   /** Service of each tenant between two moments. */
   serviceBetween(fromMs: number, untilMs: number): ReadonlyMap<string, number> {
     const service = new Map<string, number>();
-    for (const { atMs, tenant, cost } of this.served) {
-      if (atMs > fromMs && atMs <= untilMs) service.set(tenant, (service.get(tenant) ?? 0) + cost);
+    for (const { atMs, job, cost } of this.served) {
+      if (atMs > fromMs && atMs <= untilMs) service.set(job.tenant, (service.get(job.tenant) ?? 0) + cost);
     }
     return service;
   }
@@ -181,7 +181,7 @@ export class Simulation {
       });
       return;
     }
-    this.#count(job.tenant, job.input);
+    this.#count(job, job.input);
     this.#produce({ ...turn, produced: 0, startsAtMs: nowMs + prefillMs });
   }
 
@@ -191,7 +191,7 @@ export class Simulation {
     const tokens = Math.min(this.#options.chunkTokens ?? 16, job.output - turn.produced);
     const produced = turn.produced + tokens;
     this.at(turn.startsAtMs + tokens * tokenMs, () => {
-      this.#count(job.tenant, outputTokenCost * tokens);
+      this.#count(job, outputTokenCost * tokens);
       permit.reportOutput(tokens);
       if (produced < job.output && !signal.aborted) {
         this.#produce({ ...turn, produced, startsAtMs: this.clock.monotonicMs() });
@@ -207,8 +207,8 @@ export class Simulation {
     this.waitingBytes += requests * ticketOf(job).bytes;
   }
 
-  #count(tenant: string, cost: number): void {
-    this.served.push({ atMs: this.clock.monotonicMs(), tenant, cost });
+  #count(job: Job, cost: number): void {
+    this.served.push({ atMs: this.clock.monotonicMs(), job, cost });
   }
 }
 
