@@ -7,13 +7,11 @@ import { type Authenticator, createAuthenticator } from '../auth/authenticate.ts
 import { openDevelopmentIssuer } from '../auth/dev-issuer.ts';
 import { DirectoryCache } from '../auth/directory-cache.ts';
 import { type DirectoryFollower, followDirectory } from '../auth/directory-follower.ts';
-import { type KeySource, openJwks, openKeyFile } from '../auth/jwks-source.ts';
-import type { TrustedIssuer } from '../auth/verify-jwt.ts';
+import { createIssuerRegistry, openIssuer } from '../auth/issuer-registry.ts';
 import type { LoadedConfig } from '../config/load.ts';
-import type { Config, IssuerConfig } from '../config/schema.ts';
+import type { Config } from '../config/schema.ts';
 import type { EdgeAuthentication } from '../gateway/serve-exchange.ts';
 import type { Clock } from '../primitives/clock.ts';
-import { parseTenantId } from '../primitives/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { TierPolicy } from '../tenancy/tenant.ts';
 import type { TenantDirectory } from '../tenancy/tenant-directory.ts';
@@ -60,17 +58,18 @@ export class Identity implements AsyncDisposable {
 export async function openIdentity({ loaded, directory, data, secrets, clock, logger }: IdentityParts): Promise<Identity> {
   const { config, demo } = loaded;
   const peppers: Peppers = { current: 1, byVersion: new Map([[1, secrets.apiKeyPepper]]) };
-  const issuers = config.auth.issuers.map((issuer) => trustedIssuer(issuer, clock));
+  const issuers = config.auth.issuers.map((issuer) => openIssuer(issuer, { clock, logger }));
   if (demo) issuers.push((await openDevelopmentIssuer(config.dataDir)).trust);
-  const known = new DirectoryCache(directory, config.bounds.credentialCacheEntriesMax);
+  const known = new DirectoryCache(directory, { entriesMax: config.bounds.credentialCacheEntriesMax, clock });
   const authenticator = createAuthenticator({
     directory: known,
-    issuers: new Map(issuers.map((issuer) => [issuer.issuer, issuer])),
+    issuers: createIssuerRegistry(issuers),
     peppers,
     tiers: tiersOf(config),
     data,
     clock,
     cacheEntriesMax: config.bounds.credentialCacheEntriesMax,
+    verificationsMax: config.bounds.credentialVerificationsMax,
     keyEnvironments: new Set(['live', 'test']),
   });
   const follower = await followDirectory({
@@ -84,6 +83,7 @@ export async function openIdentity({ loaded, directory, data, secrets, clock, lo
       known.forgetAll();
       authenticator.forgetAll();
     },
+    clock,
     logger,
   });
   return new Identity(authenticator, follower, peppers);
@@ -94,15 +94,4 @@ export function tiersOf(config: Config): ReadonlyMap<string, TierPolicy> {
   return new Map(
     Object.entries(config.tiers).map(([name, tier]) => [name, { name, weight: tier.weight, limits: tier.limits, models: tier.models }]),
   );
-}
-
-function trustedIssuer(issuer: IssuerConfig, clock: Clock): TrustedIssuer {
-  const tenantId = issuer.tenant === undefined ? undefined : parseTenantId(issuer.tenant);
-  const { algorithms, audience, claims, tokenType, maxTokenAgeSeconds } = issuer;
-  return { issuer: issuer.issuer, audience, algorithms, claims, tokenType, maxTokenAgeSeconds, keys: keysOf(issuer, clock), tenantId };
-}
-
-function keysOf(issuer: IssuerConfig, clock: Clock): KeySource {
-  if (issuer.publicKeyFile !== undefined) return openKeyFile(issuer.publicKeyFile);
-  return openJwks(issuer.jwksUri ?? '', clock);
 }

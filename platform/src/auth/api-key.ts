@@ -8,6 +8,9 @@ import { crc32 } from 'node:zlib';
 import type { TenantId } from '../primitives/ids.ts';
 import type { ApiKeyRecord } from '../tenancy/tenant-directory.ts';
 
+/** For secret scanners: matches every key and, but for the checksum, nothing else. Documented in docs/guides/identity.md. */
+export const apiKeyScannerPattern = 'bh_(?:live|test)_[0-9A-Za-z]{8}_[0-9A-Za-z]{38}';
+
 const wholeKey = /^bh_(live|test)_([0-9A-Za-z]{8})_[0-9A-Za-z]{38}$/;
 const alphabet = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 const idLength = 8;
@@ -66,13 +69,15 @@ export function issueApiKey(
   };
 }
 
-const dummyDigest = Buffer.alloc(32);
+const digestBytes = 32;
+const dummyDigest = randomBytes(digestBytes);
 
 /** Constant time in the record: an unknown key is compared with a dummy, so it takes the same path. */
 export function matchesApiKey(text: string, record: ApiKeyRecord | undefined, peppers: Peppers): boolean {
-  const pepper = peppers.byVersion.get(record?.pepperVersion ?? peppers.current) ?? pepperOf(peppers, peppers.current);
-  const expected = record?.digest.length === 32 ? record.digest : dummyDigest;
-  return timingSafeEqual(digestOf(text, pepper), expected) && record !== undefined;
+  const pepper = record && peppers.byVersion.get(record.pepperVersion);
+  const isComparable = record?.digest.length === digestBytes && pepper !== undefined;
+  const isEqual = timingSafeEqual(digestOf(text, pepper ?? pepperOf(peppers, peppers.current)), isComparable ? record.digest : dummyDigest);
+  return isEqual && isComparable;
 }
 
 function pepperOf(peppers: Peppers, version: number): Buffer {

@@ -8,7 +8,6 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
-import type { TenantId } from '../primitives/ids.ts';
 import { mintPrincipal } from '../tenancy/mint-principal.ts';
 import type { PrincipalFacts } from '../tenancy/principal.ts';
 import type { TierPolicy } from '../tenancy/tenant.ts';
@@ -17,16 +16,20 @@ import { openTenantScope, type TenantDataSource, type TenantScope } from '../ten
 import { matchesApiKey, type Peppers, parseApiKey } from './api-key.ts';
 import { CredentialCache, slotOf } from './credential-cache.ts';
 import { credentialOf, refuseTenantSelection } from './credentials.ts';
-import { looksLikeJwt, type TrustedIssuer, verifyJwt } from './verify-jwt.ts';
+import type { IssuerRegistry } from './issuer-registry.ts';
+import { refuseRevoked } from './revocation.ts';
+import { looksLikeJwt, verifyJwt } from './verify-jwt.ts';
 
 export interface AuthenticatorParts {
   readonly directory: TenantDirectory;
-  readonly issuers: ReadonlyMap<string, TrustedIssuer>;
+  readonly issuers: IssuerRegistry;
   readonly peppers: Peppers;
   readonly tiers: ReadonlyMap<string, TierPolicy>;
   readonly data: TenantDataSource;
   readonly clock: Clock;
   readonly cacheEntriesMax: number;
+  /** Credentials being verified at once; beyond it new ones are refused with 503, while known ones pass. */
+  readonly verificationsMax: number;
   /** Environments of keys that are admitted; a `test` key is refused where only `live` is. */
   readonly keyEnvironments: ReadonlySet<'live' | 'test'>;
 }
@@ -76,21 +79,24 @@ function verifyOnce(verification: Verification, slot: string, credential: string
   const { running } = verification;
   const shared = running.get(slot);
   if (shared !== undefined) return shared;
+  if (running.size >= verification.parts.verificationsMax) {
+    throw new BulkheadError('capacity_unavailable', 'Too many new credentials are being verified.', { retryAfterMs: 1_000 });
+  }
   const fresh = verify(verification, slot, credential).finally(() => running.delete(slot));
   running.set(slot, fresh);
   return fresh;
 }
 
 async function verify({ parts, cache }: Verification, slot: string, credential: string): Promise<TenantScope> {
-  const { generation } = cache;
+  const start = cache.begin();
   try {
     const { facts, expiresAtMs } = looksLikeJwt(credential) ? await factsOfToken(parts, credential) : await factsOfKey(parts, credential);
     const scope = await openScope(parts, facts);
-    cache.put(slot, { scope, expiresAtMs }, generation);
+    cache.put(slot, { scope, expiresAtMs }, start);
     return scope;
   } catch (error) {
     const isRefusal = error instanceof BulkheadError && (error.rule.status === 401 || error.rule.status === 403);
-    if (isRefusal) cache.refuse(slot, error);
+    if (isRefusal) cache.refuse(slot, error, start);
     throw error;
   }
 }
@@ -121,30 +127,24 @@ async function factsOfKey(parts: AuthenticatorParts, text: string): Promise<Veri
 
 async function factsOfToken(parts: AuthenticatorParts, token: string): Promise<VerifiedFacts> {
   const verified = await verifyJwt(token, parts.issuers, parts.clock);
-  if (verified.tier !== undefined && !parts.tiers.has(verified.tier))
-    throw new BulkheadError('invalid_token', 'The token is not valid here.');
-  await refuseRevoked(parts, verified);
-  const { tenantId, user, tier, issuer } = verified;
-  return { facts: { tenantId, kind: 'jwt', user, keyId: `iss:${issuer}`.slice(0, 128), tier }, expiresAtMs: verified.expiresAtMs };
+  const { tenantId, user, tier, issuer, expiresAtMs } = verified;
+  if (tier !== undefined && !parts.tiers.has(tier)) throw invalidToken();
+  await refuseRevoked(parts.directory, verified);
+  return { facts: { tenantId, kind: 'jwt', user, keyId: `iss:${issuer}`.slice(0, 128), tier }, expiresAtMs };
 }
 
-async function refuseRevoked(
-  parts: AuthenticatorParts,
-  token: { readonly tenantId: TenantId; readonly user: string; readonly issuedAtMs: number },
-): Promise<void> {
-  const notBeforeMs = await parts.directory.subjectNotBeforeMs(token.tenantId, token.user);
-  // `iat` has whole seconds: a token of the same second as the revocation counts as older.
-  if (notBeforeMs !== undefined && token.issuedAtMs <= notBeforeMs) throw new BulkheadError('token_revoked', 'The token was revoked.');
-}
-
+/** The credential is good; whether its tenant is there is said in the words for a credential that is not. */
 async function openScope(parts: AuthenticatorParts, facts: PrincipalFacts): Promise<TenantScope> {
-  const unknown = () => (facts.kind === 'jwt' ? new BulkheadError('invalid_token', 'The token is not valid here.') : invalidApiKey());
   const tenant = await parts.directory.find(facts.tenantId);
-  if (tenant === undefined || tenant.state === 'deleting') throw unknown();
+  if (tenant === undefined || tenant.state === 'deleting') throw facts.kind === 'jwt' ? invalidToken() : invalidApiKey();
   if (tenant.state === 'suspended') throw new BulkheadError('tenant_suspended', 'This tenant is suspended.');
   const tier = parts.tiers.get(facts.tier ?? tenant.tier);
-  if (tier === undefined) throw unknown();
+  if (tier === undefined) throw new BulkheadError('permission_denied', 'The tier of this tenant is not configured here; ask its operator.');
   return openTenantScope(mintPrincipal(facts), tenant, tier, parts.data);
+}
+
+function invalidToken(): BulkheadError {
+  return new BulkheadError('invalid_token', 'The token is not valid here.');
 }
 
 function invalidApiKey(): BulkheadError {

@@ -15,6 +15,12 @@ export interface CachedCredential {
   readonly expiresAtMs: number;
 }
 
+/** When a verification began: its answer is as old as that, and stale if anything was forgotten since. */
+export interface VerificationStart {
+  readonly generation: number;
+  readonly atMs: number;
+}
+
 const goodForMs = 30_000;
 const refusedForMs = 5_000;
 const refusalsMax = 10_000;
@@ -22,13 +28,14 @@ const refusalsMax = 10_000;
 export class CredentialCache {
   readonly #clock: Clock;
   readonly #verified: LRUCache<string, CachedCredential & { readonly checkedAtMs: number }>;
-  readonly #refused: LRUCache<string, { readonly error: BulkheadError; readonly atMs: number }>;
+  readonly #refused = new LRUCache<string, { readonly error: BulkheadError; readonly atMs: number }>({ max: refusalsMax });
+  /** Slots by tenant, so that forgetting one costs nothing for the others. */
+  readonly #slotsOf = new Map<TenantId, Set<string>>();
   #generation = 0;
 
   constructor(clock: Clock, entriesMax: number) {
     this.#clock = clock;
-    this.#verified = new LRUCache({ max: entriesMax });
-    this.#refused = new LRUCache({ max: refusalsMax });
+    this.#verified = new LRUCache({ max: entriesMax, dispose: ({ scope }, slot) => this.#unlist(scope.tenantId, slot) });
   }
 
   get(slot: string): TenantScope | undefined {
@@ -45,26 +52,27 @@ export class CredentialCache {
     return entry !== undefined && this.#clock.monotonicMs() - entry.atMs < refusedForMs ? entry.error : undefined;
   }
 
-  /** Counts invalidations: what was verified across one may be stale and is not kept. */
-  get generation(): number {
-    return this.#generation;
+  begin(): VerificationStart {
+    return { generation: this.#generation, atMs: this.#clock.monotonicMs() };
   }
 
-  put(slot: string, credential: CachedCredential, generation: number): void {
+  put(slot: string, credential: CachedCredential, { generation, atMs }: VerificationStart): void {
     if (generation !== this.#generation) return;
-    this.#verified.set(slot, { ...credential, checkedAtMs: this.#clock.monotonicMs() });
+    this.#verified.set(slot, { ...credential, checkedAtMs: atMs });
+    const { tenantId } = credential.scope;
+    const listed = this.#slotsOf.get(tenantId);
+    if (listed === undefined) this.#slotsOf.set(tenantId, new Set([slot]));
+    else listed.add(slot);
   }
 
-  refuse(slot: string, error: BulkheadError): void {
-    this.#refused.set(slot, { error, atMs: this.#clock.monotonicMs() });
+  refuse(slot: string, error: BulkheadError, { generation, atMs }: VerificationStart): void {
+    if (generation === this.#generation) this.#refused.set(slot, { error, atMs });
   }
 
-  /** Forgets every credential of a tenant, and every refusal: what was wrong may be right now. Cost is the size of the cache. */
+  /** Forgets every credential of a tenant, and every refusal: what was wrong may be right now. */
   forgetTenant(tenantId: TenantId): void {
     this.#generation++;
-    for (const [slot, entry] of this.#verified.entries()) {
-      if (entry.scope.tenantId === tenantId) this.#verified.delete(slot);
-    }
+    for (const slot of this.#slotsOf.get(tenantId) ?? []) this.#verified.delete(slot);
     this.#refused.clear();
   }
 
@@ -76,6 +84,21 @@ export class CredentialCache {
 
   get size(): number {
     return this.#verified.size;
+  }
+
+  get refusals(): number {
+    return this.#refused.size;
+  }
+
+  /** Tenants with a credential in the cache. */
+  get tenants(): number {
+    return this.#slotsOf.size;
+  }
+
+  #unlist(tenantId: TenantId, slot: string): void {
+    const listed = this.#slotsOf.get(tenantId);
+    listed?.delete(slot);
+    if (listed?.size === 0) this.#slotsOf.delete(tenantId);
   }
 }
 

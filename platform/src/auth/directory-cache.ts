@@ -1,22 +1,33 @@
 /**
  * Tenants and keys as the directory last said, kept until the change feed says otherwise. Verified credentials run out after 30 s; without this each
  * of them would then cost the database two look-ups, so that 10,000 active tenants would keep it busy with nothing new. What is absent is
- * never kept, and when the feed cannot be read everything is forgotten.
+ * never kept, and when the feed cannot be read everything is forgotten. Ten minutes bound what a change that never reached the feed (a hand in
+ * the database) can leave behind.
  */
 import { LRUCache } from 'lru-cache';
+import type { Clock } from '../primitives/clock.ts';
 import type { TenantId } from '../primitives/ids.ts';
 import type { Tenant } from '../tenancy/tenant.ts';
 import type { ApiKeyRecord, DirectoryChange, TenantDirectory } from '../tenancy/tenant-directory.ts';
 
+const keptForMs = 10 * 60_000;
+
+interface Kept<Value> {
+  readonly value: Value;
+  readonly readAtMs: number;
+}
+
 export class DirectoryCache implements TenantDirectory {
   readonly #directory: TenantDirectory;
-  readonly #tenants: LRUCache<string, Tenant>;
-  readonly #keys: LRUCache<string, ApiKeyRecord>;
+  readonly #clock: Clock;
+  readonly #tenants: LRUCache<string, Kept<Tenant>>;
+  readonly #keys: LRUCache<string, Kept<ApiKeyRecord>>;
   /** Counts invalidations: what was read across one may be old and is not kept. */
   #generation = 0;
 
-  constructor(directory: TenantDirectory, entriesMax: number) {
+  constructor(directory: TenantDirectory, { entriesMax, clock }: { readonly entriesMax: number; readonly clock: Clock }) {
     this.#directory = directory;
+    this.#clock = clock;
     this.#tenants = new LRUCache({ max: entriesMax });
     this.#keys = new LRUCache({ max: entriesMax });
   }
@@ -54,15 +65,16 @@ export class DirectoryCache implements TenantDirectory {
   }
 
   async #through<Value extends object>(
-    cache: LRUCache<string, Value>,
+    cache: LRUCache<string, Kept<Value>>,
     id: string,
     read: () => Promise<Value | undefined>,
   ): Promise<Value | undefined> {
     const known = cache.get(id);
-    if (known !== undefined) return known;
+    const readAtMs = this.#clock.monotonicMs();
+    if (known !== undefined && readAtMs - known.readAtMs < keptForMs) return known.value;
     const generation = this.#generation;
     const value = await read();
-    if (value !== undefined && generation === this.#generation) cache.set(id, value);
+    if (value !== undefined && generation === this.#generation) cache.set(id, { value, readAtMs });
     return value;
   }
 }

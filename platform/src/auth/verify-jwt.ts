@@ -6,24 +6,14 @@ import { errors as joseErrors, jwtVerify } from 'jose';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
 import { parseTenantId, type TenantId } from '../primitives/ids.ts';
-import type { KeySource, SignatureAlgorithm } from './jwks-source.ts';
+import type { IssuerRegistry, TrustedIssuer } from './issuer-registry.ts';
 import { parseUniqueJson } from './unique-json.ts';
-
-export interface TrustedIssuer {
-  /** Compared exactly. */
-  readonly issuer: string;
-  readonly audience: string;
-  readonly algorithms: readonly SignatureAlgorithm[];
-  readonly tokenType: string;
-  readonly maxTokenAgeSeconds: number;
-  readonly keys: KeySource;
-  /** Bound: the tenant this issuer speaks for. Absent: a platform issuer. */
-  readonly tenantId?: TenantId | undefined;
-  readonly claims: { readonly tenant: string; readonly tier: string; readonly user: string };
-}
 
 export interface VerifiedToken {
   readonly tenantId: TenantId;
+  /** `sub`: what revocations name. */
+  readonly subject: string;
+  /** The configured user claim, or the subject. */
   readonly user: string;
   readonly tier: string | undefined;
   readonly issuer: string;
@@ -33,28 +23,33 @@ export interface VerifiedToken {
 
 const tokenBytesMax = 8_192;
 const leewaySeconds = 30;
+const audiencesMax = 16;
+const nameLengthMax = 256;
 const kidPattern = /^[A-Za-z0-9_.-]{1,128}$/;
 
-/** Throws `invalid_token` (one text for every forgery) or `token_expired`. */
-export async function verifyJwt(token: string, issuers: ReadonlyMap<string, TrustedIssuer>, clock: Clock): Promise<VerifiedToken> {
+/** Throws `invalid_token` (one text for every forgery) or, for a token that was good once, `token_expired`. */
+export async function verifyJwt(token: string, issuers: IssuerRegistry, clock: Clock): Promise<VerifiedToken> {
   const { header, payload } = readParts(token);
   const issuer = typeof payload['iss'] === 'string' ? issuers.get(payload['iss']) : undefined;
   if (issuer === undefined) throw invalidToken();
   const { algorithm, kid } = checkHeader(header, issuer);
+  const claims = checkClaims(payload, issuer, clock);
   const key = await issuer.keys.find(kid, algorithm);
   if (key === undefined) throw invalidToken();
-  const claims = await verifySignature(token, { issuer, key, clock });
-  return checkClaims(claims, issuer, clock);
+  await verifySignature(token, { issuer, key, clock });
+  return claims;
 }
 
-/** Looks like a JWS in compact form; decides between the two kinds of credential. */
+/** Decides between the two kinds of credential: no API key has a dot in it. */
 export function looksLikeJwt(credential: string): boolean {
-  return credential.startsWith('ey') && credential.includes('.');
+  return credential.includes('.');
 }
 
 function readParts(token: string) {
+  if (token.length > tokenBytesMax) throw invalidToken();
   const parts = token.split('.');
-  if (token.length > tokenBytesMax || parts.length !== 3 || parts.some((part) => !/^[A-Za-z0-9_-]+$/.test(part))) throw invalidToken();
+  // A JWE has five parts.
+  if (parts.length !== 3 || parts.some((part) => !/^[A-Za-z0-9_-]+$/.test(part))) throw invalidToken();
   return { header: decodePart(parts[0] ?? ''), payload: decodePart(parts[1] ?? '') };
 }
 
@@ -64,24 +59,30 @@ function decodePart(part: string): Readonly<Record<string, unknown>> {
   return parsed;
 }
 
-/** Key references inside a token (`jku`, `x5u`, `jwk`, `x5c`) are never followed; an unknown `crit` is refused by jose. */
+/** Key references inside a token (`jku`, `x5u`, `jwk`, `x5c`) are never followed; critical extensions are refused, because none is known here. */
 function checkHeader(header: Readonly<Record<string, unknown>>, issuer: TrustedIssuer) {
   const { alg, kid, typ } = header;
-  const isAllowed = typeof alg === 'string' && (issuer.algorithms as readonly string[]).includes(alg);
+  const algorithm = issuer.algorithms.find((allowed) => allowed === alg);
   const isKid = kid === undefined || (typeof kid === 'string' && kidPattern.test(kid));
   const isType = typeof typ === 'string' && normalType(typ) === normalType(issuer.tokenType);
-  if (!isAllowed || !isKid || !isType || 'crit' in header) throw invalidToken();
-  return { algorithm: alg as SignatureAlgorithm, kid: kid as string | undefined };
+  if (algorithm === undefined || !isKid || !isType || 'crit' in header) throw invalidToken();
+  return { algorithm, kid };
 }
 
 function normalType(type: string): string {
   return type.toLowerCase().replace(/^application\//, '');
 }
 
-async function verifySignature(token: string, trust: { issuer: TrustedIssuer; key: Parameters<typeof jwtVerify>[1]; clock: Clock }) {
-  const { issuer, key, clock } = trust;
+interface Trust {
+  readonly issuer: TrustedIssuer;
+  readonly key: Parameters<typeof jwtVerify>[1];
+  readonly clock: Clock;
+}
+
+/** The signature, and the claims that the standard gives a meaning: `iss`, `aud`, `exp`, `nbf`. */
+async function verifySignature(token: string, { issuer, key, clock }: Trust): Promise<void> {
   try {
-    const { payload } = await jwtVerify(token, key, {
+    await jwtVerify(token, key, {
       algorithms: [...issuer.algorithms],
       issuer: issuer.issuer,
       audience: issuer.audience,
@@ -89,25 +90,25 @@ async function verifySignature(token: string, trust: { issuer: TrustedIssuer; ke
       currentDate: new Date(clock.nowMs()),
       requiredClaims: ['exp', 'iat', 'sub', 'aud', 'iss'],
     });
-    return payload;
   } catch (error) {
     if (error instanceof joseErrors.JWTExpired) throw new BulkheadError('token_expired', 'The token has expired.');
     throw invalidToken(error);
   }
 }
 
+/** Form and meaning of the claims. Nothing here may be believed before the signature is verified. */
 function checkClaims(claims: Readonly<Record<string, unknown>>, issuer: TrustedIssuer, clock: Clock): VerifiedToken {
-  const { iat, exp, sub } = claims;
-  const nowSeconds = clock.nowMs() / 1_000;
-  const areTimes = isTime(iat) && isTime(exp);
-  if (!areTimes || typeof sub !== 'string' || sub === '' || sub.length > 256) throw invalidToken();
-  if (iat > nowSeconds + leewaySeconds || exp - iat > issuer.maxTokenAgeSeconds || exp <= iat) throw invalidToken();
-  const user = claims[issuer.claims.user];
-  const tier = claims[issuer.claims.tier];
+  const { iat, exp, nbf, sub, aud } = claims;
+  if (!isTime(iat) || !isTime(exp) || (nbf !== undefined && !isTime(nbf)) || !isName(sub) || !isAudience(aud)) throw invalidToken();
+  const isFromTheFuture = iat > clock.nowMs() / 1_000 + leewaySeconds;
+  if (isFromTheFuture || exp <= iat || exp - iat > issuer.maxTokenAgeSeconds) throw invalidToken();
+  const user = claims[issuer.claims.user] ?? sub;
+  if (!isName(user)) throw invalidToken();
   return {
     tenantId: tenantOf(claims[issuer.claims.tenant], issuer),
-    user: typeof user === 'string' && user !== '' && user.length <= 256 ? user : sub,
-    tier: issuer.tenantId === undefined && typeof tier === 'string' ? tier : undefined,
+    subject: sub,
+    user,
+    tier: tierOf(claims[issuer.claims.tier], issuer),
     issuer: issuer.issuer,
     issuedAtMs: iat * 1_000,
     expiresAtMs: exp * 1_000,
@@ -115,19 +116,42 @@ function checkClaims(claims: Readonly<Record<string, unknown>>, issuer: TrustedI
 }
 
 /** The registry decides; a claim may only agree. */
-function tenantOf(claim: unknown, issuer: TrustedIssuer): TenantId {
-  if (issuer.tenantId !== undefined) {
-    if (claim !== undefined && claim !== issuer.tenantId) throw invalidToken();
-    return issuer.tenantId;
+function tenantOf(claim: unknown, { speaksFor }: TrustedIssuer): TenantId {
+  switch (speaksFor.kind) {
+    case 'tenant':
+      if (claim !== undefined && claim !== speaksFor.tenantId) throw invalidToken();
+      return speaksFor.tenantId;
+    case 'platform': {
+      const tenantId = parseTenantId(claim);
+      if (tenantId === undefined) throw invalidToken();
+      return tenantId;
+    }
+    default:
+      return speaksFor satisfies never;
   }
-  const tenantId = parseTenantId(claim);
-  if (tenantId === undefined) throw invalidToken();
-  return tenantId;
+}
+
+/** Only a platform issuer decides what somebody pays for. */
+function tierOf(claim: unknown, { speaksFor }: TrustedIssuer): string | undefined {
+  if (speaksFor.kind === 'tenant' || claim === undefined) return undefined;
+  if (typeof claim !== 'string') throw invalidToken();
+  return claim;
 }
 
 /** Seconds within the years 2000 to 2100; 1e308 and -1 are not moments. */
 function isTime(value: unknown): value is number {
-  return typeof value === 'number' && Number.isFinite(value) && value > 946_684_800 && value < 4_102_444_800;
+  return typeof value === 'number' && value > 946_684_800 && value < 4_102_444_800;
+}
+
+/** Names travel into logs, ledgers and databases: no control characters (PostgreSQL stores no NUL), no halves of surrogate pairs. */
+function isName(value: unknown): value is string {
+  return typeof value === 'string' && value !== '' && value.length <= nameLengthMax && !/\p{Cc}/u.test(value) && value.isWellFormed();
+}
+
+function isAudience(value: unknown): boolean {
+  return (
+    typeof value === 'string' || (Array.isArray(value) && value.length <= audiencesMax && value.every((entry) => typeof entry === 'string'))
+  );
 }
 
 function invalidToken(cause?: unknown): BulkheadError {

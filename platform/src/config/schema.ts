@@ -112,6 +112,7 @@ const bounds = z.strictObject({
   queueWaitMaxMs: positiveInt.default(30_000),
   reservationLeaseMs: positiveInt.default(30_000),
   credentialCacheEntriesMax: positiveInt.default(10_000),
+  credentialVerificationsMax: positiveInt.default(256),
   filesPerTenantMax: positiveInt.default(10_000),
   fileBytesPerTenantMax: positiveInt.default(1_024 * 1_024 * 1_024),
   vectorStoresPerTenantMax: positiveInt.default(100),
