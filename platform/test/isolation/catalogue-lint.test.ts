@@ -73,6 +73,33 @@ const plants: readonly Plant[] = [
   },
   { defect: 'a grant to TRUNCATE', rules: ['L13'], plant: 'GRANT TRUNCATE ON app.response TO bulkhead_runtime' },
   { defect: 'a grant to change tenant_id', rules: ['L17'], plant: 'GRANT UPDATE (tenant_id) ON app.response TO bulkhead_runtime' },
+  {
+    defect: 'the ledger writer’s policy given to requests',
+    rules: ['L05', 'L06'],
+    plant:
+      'DROP POLICY ledger_append ON app.usage_event; CREATE POLICY ledger_append ON app.usage_event FOR INSERT TO bulkhead_ledger, bulkhead_runtime WITH CHECK (true)',
+  },
+  {
+    defect: 'the ledger writer’s policy opened for reading',
+    rules: ['L05', 'L06'],
+    plant:
+      'DROP POLICY ledger_append ON app.usage_event; CREATE POLICY ledger_append ON app.usage_event TO bulkhead_ledger USING (true) WITH CHECK (true)',
+  },
+  {
+    defect: 'the ledger writer’s policy on another table',
+    rules: ['L05', 'L06'],
+    plant: 'CREATE POLICY ledger_append ON app.response FOR INSERT TO bulkhead_ledger WITH CHECK (true)',
+  },
+  {
+    defect: 'a grant to name the tenant of usage',
+    rules: ['L17'],
+    plant: 'GRANT INSERT (tenant_id) ON app.usage_event TO bulkhead_runtime',
+  },
+  {
+    defect: 'a grant to move usage to another tenant',
+    rules: ['L17'],
+    plant: 'GRANT UPDATE (tenant_id) ON app.usage_event TO bulkhead_ledger',
+  },
   { defect: 'ownership by the role of requests', rules: ['L12'], plant: 'ALTER TABLE app.response OWNER TO bulkhead_runtime' },
   { defect: 'a check that is always true', rules: ['L05'], plant: 'ALTER POLICY tenant_isolation ON app.response WITH CHECK (true)' },
   { defect: 'a partition with a grant', rules: ['L14'], plant: 'GRANT SELECT ON app.chunk_s0 TO bulkhead_runtime' },

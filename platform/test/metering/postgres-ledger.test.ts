@@ -99,4 +99,28 @@ describe('the sums of usage', () => {
       await expect(attempt).rejects.toMatchObject({ sqlState: '42501' });
     }
   });
+
+  it('are written by a role that adds for every tenant and sees none without its context', async () => {
+    const read = (tenant: string) =>
+      db.database.forLedger().append(async (q) => {
+        if (tenant !== '') await sql`SELECT set_config('app.tenant_id', ${tenant}, true)`.execute(q);
+        return (await sql<{ readonly tenant_id: string }>`SELECT DISTINCT tenant_id FROM app.usage_event`.execute(q)).rows;
+      });
+    await expect(read('')).rejects.toMatchObject({ sqlState: '42501' });
+    expect(await read('globex')).toEqual([{ tenant_id: 'globex' }]);
+  });
+
+  it('take a replayed batch of many tenants once', async () => {
+    const usage = new PostgresOperatorUsage(db.database);
+    const events = Array.from({ length: 200 }, (_, index) =>
+      usageEvent(10_000 + index, { model: 'replayed', tenantId: tenantId(`crowd-${index}`) }),
+    );
+    await ledger.append(events.slice(0, 120));
+    await ledger.append(events);
+    await ledger.append(events);
+    const rows = await usage.query(operator, { ...days, groupBy: ['model'] });
+    const replayed = rows.filter((row) => row.model === 'replayed');
+    expect(replayed).toHaveLength(200);
+    expect(total(replayed).requests).toBe(200);
+  });
 });

@@ -3,7 +3,7 @@
  *
  *  - `TenantDatabase`: bound to one Principal; every transaction runs as `bulkhead_runtime` with the tenant set for that transaction alone;
  *  - `OperatorDatabase`: role `bulkhead_control`, which reaches no tenant content;
- *  - `LedgerDatabase`: role `bulkhead_ledger`, which can add to one tenant's ledger at a time and nothing else.
+ *  - `LedgerDatabase`: role `bulkhead_ledger`, which can add to ledgers, and see one tenant's at a time, and nothing else.
  *
  * Role and tenant are transaction-local (`set_config(..., true)`): the embedded engine runs all connections in one session, and a pooled
  * connection outlives the request. A connection whose transaction did not end cleanly is destroyed, never handed on.
@@ -174,7 +174,7 @@ export class LedgerDatabase {
     this.#database = database;
   }
 
-  /** One transaction over several tenants; the writer moves the context from one to the next. */
+  /** One transaction over several tenants. To add takes no context; to see what is there, the writer moves the context from one to the next. */
   append<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
     return this.#database.transaction({ role: 'bulkhead_ledger', readOnly: false }, work);
   }

@@ -21,37 +21,67 @@ export class PostgresUsageLedger implements UsageLedger {
 
   async append(events: readonly UsageEvent[]): Promise<void> {
     if (events.length === 0) return;
-    await this.#database.forLedger().append(async (db) => {
-      // Tenants in one order everywhere, so that two writers cannot wait for each other.
-      const byTenant = [...Map.groupBy(events, (event) => event.tenantId)].toSorted(([left], [right]) => (left < right ? -1 : 1));
-      for (const [tenantId, own] of byTenant) await appendForTenant(db, tenantId, own);
-    });
+    try {
+      await this.#database.forLedger().append((db) => appendNew(db, events));
+    } catch (error) {
+      if (!(error instanceof SeenBefore)) throw error;
+      await this.#database.forLedger().append((db) => appendUnseen(db, events));
+    }
   }
+}
+
+/** Some events of a batch are in the ledger already: it was replayed. */
+class SeenBefore extends Error {}
+
+/** All tenants in one statement: about 24 µs an event on the embedded engine, and 15 more where every event is another tenant's. */
+async function appendNew(db: Sql, events: readonly UsageEvent[]): Promise<void> {
+  const rows = JSON.stringify(events.map((event) => ({ tenant_id: event.tenantId, ...rowOf(event) })));
+  const { numAffectedRows } = await sql`
+    INSERT INTO app.usage_event (tenant_id, ${eventColumns})
+    SELECT tenant_id, ${storedEvent} FROM json_to_recordset(${rows}::json) AS event (tenant_id text, ${eventColumnTypes})
+    ON CONFLICT DO NOTHING`.execute(db);
+  if (Number(numAffectedRows) < events.length) throw new SeenBefore();
+  await addToSums(db, events);
+}
+
+/** Tenant by tenant, because seeing which ids are new takes the tenant's context. Tenants in one order everywhere, so that two writers cannot wait for each other. */
+async function appendUnseen(db: Sql, events: readonly UsageEvent[]): Promise<void> {
+  const byTenant = [...Map.groupBy(events, (event) => event.tenantId)].toSorted(([left], [right]) => (left < right ? -1 : 1));
+  const added: UsageEvent[] = [];
+  for (const [tenantId, own] of byTenant) {
+    await sql`SELECT set_config('app.tenant_id', ${tenantId}, true)`.execute(db);
+    const { rows } = await sql<{ readonly id: string }>`
+      INSERT INTO app.usage_event (${eventColumns})
+      SELECT ${storedEvent} FROM json_to_recordset(${JSON.stringify(own.map(rowOf))}::json) AS event (${eventColumnTypes})
+      ON CONFLICT (tenant_id, id) DO NOTHING RETURNING id`.execute(db);
+    const ids = new Set(rows.map((row) => row.id));
+    added.push(...own.filter((event) => ids.delete(event.id)));
+  }
+  await addToSums(db, added);
 }
 
 /**
  * Measured for 500 events on the embedded engine: `json`, not `jsonb`, because building a jsonb of the batch only to take it apart cost 180
  * instead of 52 µs an event; and the sums are made here, because PostgreSQL adds bigints as numerics, 40 µs an event.
  */
-async function appendForTenant(db: Sql, tenantId: TenantId, events: readonly UsageEvent[]): Promise<void> {
-  await sql`SELECT set_config('app.tenant_id', ${tenantId}, true)`.execute(db);
-  const { rows } = await sql<{ readonly id: string }>`
-    INSERT INTO app.usage_event (id, occurred_at_ms, key_id, user_id, request_id, endpoint, model, upstream_model, provider, service_tier, outcome,
-      estimated, input_tokens, cached_input_tokens, output_tokens, usage, cost_nano_usd, cost_lines, price_version)
-    SELECT id, occurred_at_ms, key_id, user_id, request_id, endpoint, model, upstream_model, provider, service_tier, outcome,
-      estimated, input_tokens, cached_input_tokens, output_tokens, usage::jsonb, cost_nano_usd, cost_lines::jsonb, price_version
-    FROM json_to_recordset(${JSON.stringify(events.map(rowOf))}::json) AS event (id text, occurred_at_ms bigint, key_id text, user_id text,
-      request_id text, endpoint text, model text, upstream_model text, provider text, service_tier text, outcome text, estimated boolean,
-      input_tokens bigint, cached_input_tokens bigint, output_tokens bigint, usage json, cost_nano_usd numeric, cost_lines json, price_version text)
-    ON CONFLICT (tenant_id, id) DO NOTHING RETURNING id`.execute(db);
-  const added = new Set(rows.map((row) => row.id));
-  const sums = dailySums(events.filter((event) => added.delete(event.id)));
-  if (sums.length === 0) return;
+const eventColumns =
+  sql.raw(`id, occurred_at_ms, key_id, user_id, request_id, endpoint, model, upstream_model, provider, service_tier, outcome,
+  estimated, input_tokens, cached_input_tokens, output_tokens, usage, cost_nano_usd, cost_lines, price_version`);
+const storedEvent =
+  sql.raw(`id, occurred_at_ms, key_id, user_id, request_id, endpoint, model, upstream_model, provider, service_tier, outcome,
+  estimated, input_tokens, cached_input_tokens, output_tokens, usage::jsonb, cost_nano_usd, cost_lines::jsonb, price_version`);
+const eventColumnTypes = sql.raw(`id text, occurred_at_ms bigint, key_id text, user_id text, request_id text, endpoint text, model text,
+  upstream_model text, provider text, service_tier text, outcome text, estimated boolean, input_tokens bigint, cached_input_tokens bigint,
+  output_tokens bigint, usage json, cost_nano_usd numeric, cost_lines json, price_version text`);
+
+async function addToSums(db: Sql, events: readonly UsageEvent[]): Promise<void> {
+  if (events.length === 0) return;
   await sql`
     INSERT INTO control.usage_daily AS daily (tenant_id, day, model, key_id, endpoint, requests, input_tokens, cached_input_tokens, output_tokens,
       cost_nano_usd, unpriced_requests, estimated_requests)
-    SELECT ${tenantId}, * FROM json_to_recordset(${JSON.stringify(sums)}::json) AS sum (day date, model text, key_id text, endpoint text, requests bigint,
-      input_tokens bigint, cached_input_tokens bigint, output_tokens bigint, cost_nano_usd numeric, unpriced_requests bigint, estimated_requests bigint)
+    SELECT * FROM json_to_recordset(${JSON.stringify(dailySums(events))}::json) AS sum (tenant_id text, day date, model text, key_id text, endpoint text,
+      requests bigint, input_tokens bigint, cached_input_tokens bigint, output_tokens bigint, cost_nano_usd numeric, unpriced_requests bigint,
+      estimated_requests bigint)
     ON CONFLICT (tenant_id, day, model, key_id, endpoint) DO UPDATE SET
       requests = daily.requests + excluded.requests, input_tokens = daily.input_tokens + excluded.input_tokens,
       cached_input_tokens = daily.cached_input_tokens + excluded.cached_input_tokens, output_tokens = daily.output_tokens + excluded.output_tokens,
@@ -59,13 +89,15 @@ async function appendForTenant(db: Sql, tenantId: TenantId, events: readonly Usa
       estimated_requests = daily.estimated_requests + excluded.estimated_requests`.execute(db);
 }
 
-/** One row a day, model, key and endpoint. */
+/** One row a tenant, day, model, key and endpoint, in one order everywhere, so that two writers cannot wait for each other. */
 function dailySums(events: readonly UsageEvent[]) {
-  const groups = Map.groupBy(events, (event) => JSON.stringify([dayOf(event), event.model, event.keyId, event.endpoint]));
-  return [...groups.values()].map((group) => {
+  const groups = Map.groupBy(events, (event) => JSON.stringify([event.tenantId, dayOf(event), event.model, event.keyId, event.endpoint]));
+  const inOrder = [...groups].toSorted(([left], [right]) => (left < right ? -1 : 1));
+  return inOrder.map(([, group]) => {
     const [first] = group as [UsageEvent];
     const sum = (amountOf: (event: UsageEvent) => number) => group.reduce((total, event) => total + amountOf(event), 0);
     return {
+      tenant_id: first.tenantId,
       day: dayOf(first),
       model: first.model,
       key_id: first.keyId,
