@@ -5,6 +5,7 @@
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
+import { Slots } from '../primitives/slots.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
 import type { OutputReserve } from './estimate.ts';
 import type { LimitScope, LimitState, LimitStore, ReserveOutcome } from './limit-store.ts';
@@ -46,12 +47,13 @@ interface LiveReservation {
 
 /** Renews what runs longer than a third of its lease and reaps what was forgotten, on one timer for all. */
 export function createAdmission(parts: AdmissionParts): Admission {
-  const live = new Set<LiveReservation>();
-  const settling = new Set<Promise<unknown>>();
+  const live = new Slots<LiveReservation>();
+  const settling = new Slots<Promise<unknown>>();
   const track = (work: Promise<unknown>) => {
-    settling.add(work);
+    const slot = settling.put(work);
+    const done = () => void settling.take(slot);
     // A store that cannot be reached lets the lease run out; the request itself has ended already.
-    void work.catch(() => {}).finally(() => settling.delete(work));
+    work.then(done, done);
   };
   const timer = setInterval(() => {
     for (const entry of live) track(parts.store.renew(entry.id, parts.leaseMs, { tokens: entry.tokens }));
@@ -66,9 +68,12 @@ export function createAdmission(parts: AdmissionParts): Admission {
       const outcome = await parts.store.reserve({ reservationId: id, leaseMs: parts.leaseMs, amounts: { requests: 1, tokens }, scopes });
       if (outcome.kind !== 'reserved') throw refusalOf(outcome);
       const entry: LiveReservation = { id, tokens: 0 };
-      live.add(entry);
+      let slot: number | undefined = live.put(entry);
       const end = (used: number) => {
-        if (live.delete(entry)) track(parts.store.settle(id, { tokens: used }));
+        if (slot === undefined) return;
+        live.take(slot);
+        slot = undefined;
+        track(parts.store.settle(id, { tokens: used }));
       };
       return {
         states: outcome.states,

@@ -18,6 +18,8 @@ export class OpenExchange implements TenantExchange {
   body: JsonObject = emptyBody;
   upload: Upload | undefined;
   stream: EventStream | undefined;
+  /** Written by `OpenExchanges` alone; undefined when it is not open. */
+  slot: number | undefined;
   #match: Match | undefined;
   #scope: TenantScope | undefined;
   #query: URLSearchParams | undefined;

@@ -1,5 +1,6 @@
 /** The exchanges that are open now: for disconnects, deadlines, heartbeats and an orderly end. */
 import type { Socket } from 'node:net';
+import { Slots } from '../primitives/slots.ts';
 import type { OpenExchange } from './open-exchange.ts';
 
 interface Connection {
@@ -8,7 +9,7 @@ interface Connection {
 }
 
 export class OpenExchanges {
-  readonly #open = new Set<OpenExchange>();
+  readonly #open = new Slots<OpenExchange>();
   readonly #connections = new WeakMap<object, Connection>();
   #whenEmpty: PromiseWithResolvers<void> | undefined;
 
@@ -17,7 +18,7 @@ export class OpenExchanges {
   }
 
   add(exchange: OpenExchange): void {
-    this.#open.add(exchange);
+    exchange.slot = this.#open.put(exchange);
     const { socket } = exchange.request;
     const connection = this.#connections.get(socket);
     if (connection === undefined) this.#connections.set(socket, { latest: exchange });
@@ -25,14 +26,16 @@ export class OpenExchanges {
   }
 
   remove(exchange: OpenExchange): void {
-    this.#open.delete(exchange);
+    if (exchange.slot === undefined) return;
+    this.#open.take(exchange.slot);
+    exchange.slot = undefined;
     if (this.#open.size === 0) this.#whenEmpty?.resolve();
   }
 
   /** The exchange that a fault of this connection belongs to. */
   ofSocket(socket: Socket): OpenExchange | undefined {
     const latest = this.#connections.get(socket)?.latest;
-    return latest !== undefined && this.#open.has(latest) ? latest : undefined;
+    return latest?.slot === undefined ? undefined : latest;
   }
 
   /** Heartbeats and stalls of the streams; `onExpired` gets what is older than `durationMaxMs`. O(open). */

@@ -16,6 +16,7 @@ import type {
 } from '../../admission/limit-store.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
+import { Slots } from '../../primitives/slots.ts';
 
 const rates = ['requests', 'tokens'] as const;
 const dimensions = ['requests', 'tokens', 'concurrency'] as const;
@@ -40,6 +41,7 @@ interface Found {
 }
 
 interface Lease {
+  readonly reservationId: string;
   readonly held: readonly Found[];
   readonly reservedTokens: number;
   readonly outcome: ReserveOutcome & { readonly kind: 'reserved' };
@@ -56,7 +58,9 @@ interface Reaped {
 export class MemoryLimitStore implements LimitStore {
   readonly #clock: Clock;
   readonly #scopes = new Map<string, ScopeState>();
-  readonly #leases = new Map<string, Lease>();
+  readonly #leases = new Slots<Lease>();
+  /** Reservation id -> slot of its lease. */
+  readonly #slotOf = new Map<string, number>();
   readonly #reaped = new Map<string, Reaped>();
   /** Two generations: the older is dropped whole, which costs nothing per id. */
   #settled = new Set<string>();
@@ -71,7 +75,7 @@ export class MemoryLimitStore implements LimitStore {
     const { reservationId } = request;
     assertTokens(request.amounts.tokens);
     if (this.#isSpent(reservationId)) return { kind: 'spent' };
-    const live = this.#leases.get(reservationId);
+    const live = this.#leaseOf(reservationId);
     if (live !== undefined) return live.outcome;
     const nowUs = this.#nowUs();
     const found = request.scopes.map((scope): Found => ({ scope, state: this.#scopes.get(scope.key) ?? newState() }));
@@ -85,22 +89,24 @@ export class MemoryLimitStore implements LimitStore {
     }
     const outcome = { kind: 'reserved', states } as const;
     const reservedTokens = request.amounts.tokens;
-    this.#leases.set(reservationId, {
+    const lease: Lease = {
+      reservationId,
       held: found,
       reservedTokens,
       outcome,
       expiresAtMs: nowUs / 1_000 + request.leaseMs,
       progressTokens: 0,
-    });
+    };
+    this.#slotOf.set(reservationId, this.#leases.put(lease));
     this.#sweepSometimes(nowUs);
     return outcome;
   }
 
   async settle(reservationId: string, actual: { readonly tokens: number }): Promise<SettleOutcome> {
     assertTokens(actual.tokens);
-    const lease = this.#leases.get(reservationId);
+    const lease = this.#leaseOf(reservationId);
     if (lease !== undefined) {
-      this.#end(reservationId, lease, actual.tokens);
+      this.#end(lease, actual.tokens);
       this.#rememberSettled(reservationId);
       return 'settled';
     }
@@ -114,7 +120,7 @@ export class MemoryLimitStore implements LimitStore {
   }
 
   async renew(reservationId: string, leaseMs: number, progress: { readonly tokens: number }): Promise<boolean> {
-    const lease = this.#leases.get(reservationId);
+    const lease = this.#leaseOf(reservationId);
     if (lease === undefined) return false;
     lease.expiresAtMs = this.#clock.monotonicMs() + leaseMs;
     lease.progressTokens = Math.max(lease.progressTokens, progress.tokens);
@@ -124,9 +130,10 @@ export class MemoryLimitStore implements LimitStore {
   async reap(): Promise<number> {
     const nowMs = this.#clock.monotonicMs();
     let reaped = 0;
-    for (const [reservationId, lease] of this.#leases) {
+    for (const lease of this.#leases) {
       if (lease.expiresAtMs > nowMs) continue;
-      this.#end(reservationId, lease, lease.progressTokens);
+      const { reservationId } = lease;
+      this.#end(lease, lease.progressTokens);
       const scopes = lease.held.map(({ scope }) => scope);
       this.#rememberReaped(reservationId, { tokens: lease.progressTokens, scopes, atMs: nowMs });
       reaped++;
@@ -148,8 +155,16 @@ export class MemoryLimitStore implements LimitStore {
     return this.#clock.monotonicMs() * 1_000;
   }
 
-  #end(reservationId: string, lease: Lease, tokens: number): void {
-    this.#leases.delete(reservationId);
+  #leaseOf(reservationId: string): Lease | undefined {
+    const slot = this.#slotOf.get(reservationId);
+    return slot === undefined ? undefined : this.#leases.at(slot);
+  }
+
+  #end(lease: Lease, tokens: number): void {
+    const slot = this.#slotOf.get(lease.reservationId);
+    assert(slot !== undefined, 'a lease ends once');
+    this.#slotOf.delete(lease.reservationId);
+    this.#leases.take(slot);
     const nowUs = this.#nowUs();
     for (const each of lease.held) {
       each.state.inFlight--;
