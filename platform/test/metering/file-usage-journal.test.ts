@@ -294,6 +294,29 @@ describe('a full disk', () => {
   });
 });
 
+describe('events appended lately', () => {
+  test('reach the ledger without being read back, and no more of them are kept than the bound', async () => {
+    const journal = await open({ recentEventsMax: 3, batchEventsMax: 2 });
+    for (const number of [1, 2, 3]) journal.append(usageEvent(number));
+    // Nobody could read these lines any more.
+    writeFileSync(join(directory, files('usage-').at(-1) ?? ''), '');
+    await journal.flush();
+    expect(ledger.ids).toEqual(idsOf(1, 2, 3));
+    await journal[Symbol.asyncDispose]();
+  });
+
+  test('are read back from where the memory ends', async () => {
+    const journal = await open({ recentEventsMax: 3, batchEventsMax: 2 });
+    for (const number of [1, 2, 3, 4, 5]) journal.append(usageEvent(number));
+    await journal.flush();
+    for (const number of [6, 7]) journal.append(usageEvent(number));
+    await journal.flush();
+    expect(ledger.ids).toEqual(idsOf(1, 2, 3, 4, 5, 6, 7));
+    expect(journal.pendingCount).toBe(0);
+    await journal[Symbol.asyncDispose]();
+  });
+});
+
 test('whatever the order of appends, flushes, ledger failures and crashes, the ledger has every event once and in order', async () => {
   const step = fc.oneof(
     { weight: 5, arbitrary: fc.record({ kind: fc.constant('append' as const), count: fc.integer({ min: 1, max: 12 }) }) },
@@ -305,6 +328,7 @@ test('whatever the order of appends, flushes, ledger failures and crashes, the l
     steps: fc.array(step, { minLength: 1, maxLength: 15 }),
     segmentBytesMax: fc.constantFrom(1_000, 3_000, 7_000),
     batchEventsMax: fc.integer({ min: 1, max: 6 }),
+    recentEventsMax: fc.constantFrom(0, 1, 4, 1_000),
   });
   await fc.assert(
     fc.asyncProperty(scenario, async ({ steps, ...options }) => {

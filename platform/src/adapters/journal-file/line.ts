@@ -2,19 +2,13 @@ import { crc32 } from 'node:zlib';
 import type { CostLine, UsageEvent } from '../../metering/usage-event.ts';
 import { type NanoUsd, nanoUsd } from '../../primitives/money.ts';
 
-const newline = 0x0a;
 const formatVersion = 1;
 
 /** One event as one line that can tell whether it is whole: `<crc32, 8 hex digits> <bytes of JSON> <JSON>\n`. Money is decimal text. */
 export function encodeLine(event: UsageEvent): Buffer {
   const costLines = event.costLines.map((line) => ({ ...line, cost: line.cost.toString() }));
-  const json = Buffer.from(JSON.stringify({ ...event, cost: event.cost?.toString() ?? null, costLines, v: formatVersion }));
-  const header = Buffer.from(`${checksum(json)} ${json.length} `, 'latin1');
-  const line = Buffer.allocUnsafe(header.length + json.length + 1);
-  header.copy(line, 0);
-  json.copy(line, header.length);
-  line[line.length - 1] = newline;
-  return line;
+  const json = JSON.stringify({ ...event, cost: event.cost?.toString() ?? null, costLines, v: formatVersion });
+  return Buffer.from(`${checksum(json)} ${Buffer.byteLength(json)} ${json}\n`);
 }
 
 /** `line` without its newline. Undefined when it is not, byte for byte, what `encodeLine` wrote. */
@@ -43,6 +37,7 @@ function money(text: string): NanoUsd {
   return nanoUsd(BigInt(text));
 }
 
-function checksum(bytes: Buffer): string {
-  return crc32(bytes).toString(16).padStart(8, '0');
+/** Of UTF-8. */
+function checksum(json: string | Buffer): string {
+  return crc32(json).toString(16).padStart(8, '0');
 }

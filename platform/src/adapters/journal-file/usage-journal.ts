@@ -1,6 +1,7 @@
 /**
  * The usage journal on the local disk. Appending is one write of one self-checking line to the newest segment, so an event survives
- * `kill -9` once `append` has returned. A flush reads the lines back, hands them to the ledger in batches, and moves a checkpoint.
+ * `kill -9` once `append` has returned. A flush hands the events to the ledger in batches, and moves a checkpoint; lines that are not among the
+ * recent events in memory (an earlier process wrote them, or the ledger has been down) are read back.
  *
  * Exactly once: nothing is passed by before the ledger has it, and the ledger skips an id it has. Hence whatever is lost but the lines
  * themselves (the checkpoint, the deletion of a segment) is only work done twice.
@@ -17,6 +18,7 @@ import { assert } from '../../primitives/assert.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import { type Checkpoint, CheckpointFile } from './checkpoint.ts';
 import { decodeLine, encodeLine } from './line.ts';
+import { RecentEvents } from './recent-events.ts';
 import {
   countLines,
   lineBytesMax,
@@ -40,6 +42,8 @@ export interface FileUsageJournalOptions {
   readonly backlogBytesMax?: number;
   /** 1 to 500. */
   readonly batchEventsMax?: number;
+  /** Kept in memory until the ledger has them, about 1 KB each; 0 reads every line back. */
+  readonly recentEventsMax?: number;
   readonly write?: WriteBytes;
 }
 
@@ -47,6 +51,7 @@ const component = 'usage-journal';
 const segmentBytesMaxDefault = 8 * 1_024 * 1_024;
 const backlogBytesMaxDefault = 1_024 * 1_024 * 1_024;
 const batchEventsMaxDefault = 500;
+const recentEventsMaxDefault = 4_000;
 /** Kept back for requests that are in flight when new ones are refused: 8 MiB are 8,000 events. */
 const reserveBytesMax = 8 * 1_024 * 1_024;
 const probe = Buffer.alloc(4_096, ' ');
@@ -71,6 +76,7 @@ export class FileUsageJournal implements UsageJournal {
   #active: SegmentWriter | undefined;
   #newestNumber: number;
   readonly #checkpointFile: CheckpointFile;
+  readonly #recent: RecentEvents;
   #checkpoint: Checkpoint;
   #pendingEvents: number;
   #backlogBytes: number;
@@ -88,6 +94,7 @@ export class FileUsageJournal implements UsageJournal {
     this.#sealed = backlog.sealed;
     this.#newestNumber = backlog.newestNumber;
     this.#checkpointFile = new CheckpointFile(options.directory);
+    this.#recent = new RecentEvents(options.recentEventsMax ?? recentEventsMaxDefault);
     this.#checkpoint = backlog.checkpoint;
     this.#pendingEvents = backlog.events;
     this.#backlogBytes = backlog.bytes;
@@ -112,7 +119,10 @@ export class FileUsageJournal implements UsageJournal {
     assert(line.length <= lineBytesMax, 'a usage event is far smaller than 1 MiB');
     if (this.#backlogBytes + line.length > this.#backlogBytesMax) throw this.#fullError();
     try {
-      this.#segmentFor(line).append(line);
+      const segment = this.#segmentFor(line);
+      const offset = segment.size;
+      segment.append(line);
+      this.#recent.add(event, { segment: segment.number, offset, bytes: line.length });
     } catch (cause) {
       this.#mode = 'refused by the disk';
       throw new BulkheadError('metering_unavailable', 'The usage journal cannot write to its disk.', { cause });
@@ -194,7 +204,18 @@ export class FileUsageJournal implements UsageJournal {
 
   async #deliverSegment({ number, path, size: until }: SealedSegment): Promise<void> {
     let from = this.#checkpoint.segment === number ? this.#checkpoint.offset : 0;
-    if (from >= until) return;
+    while (from < until) {
+      const { events, nextOffset } = this.#recent.after({ segment: number, offset: from }, { until, eventsMax: this.#batchEventsMax });
+      if (events.length === 0) break;
+      await this.#ledger.append(events);
+      this.#advance({ segment: number, offset: nextOffset }, { events: events.length, bytes: nextOffset - from });
+      from = nextOffset;
+    }
+    if (from < until) await this.#readBack({ number, path, size: until }, from);
+  }
+
+  async #readBack({ number, path, size: until }: SealedSegment, start: number): Promise<void> {
+    let from = start;
     const file = await open(path, 'r');
     try {
       while (from < until) {
