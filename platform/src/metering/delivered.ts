@@ -151,9 +151,9 @@ function* textsOf(message: JsonObject): Generator<readonly [channel: string, tex
     if (typeof value === 'string') yield [field, value];
     else if (Array.isArray(value)) for (const part of value) yield [field, stringAt(part, 'text')];
   }
-  yield ['audio', stringAt(message['audio'], 'transcript')];
-  yield* callTexts(message['function_call'], 'function_call');
-  const toolCalls = message['tool_calls'];
+  const { audio, function_call: functionCall, tool_calls: toolCalls } = message;
+  if (audio !== undefined) yield ['audio', stringAt(audio, 'transcript')];
+  if (functionCall !== undefined) yield* callTexts(functionCall, 'function_call');
   if (!Array.isArray(toolCalls)) return;
   for (const [position, call] of toolCalls.entries()) {
     if (!isObject(call)) continue;

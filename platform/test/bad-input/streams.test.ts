@@ -65,6 +65,21 @@ describe('framing', () => {
     expect(events.map((data) => JSON.parse(data))).toEqual([{ text }, { last: true }]);
   });
 
+  it('sends an HTTP/1.0 client the events without chunks, ended by the connection', async () => {
+    await using edge = await startEdge(
+      withStream(async (writer) => {
+        await writer.send('{"n":"ü"}');
+        await writer.send('[DONE]');
+      }),
+    );
+    using connection = await openConnection(edge.port);
+    connection.write(request.replace('HTTP/1.1', 'HTTP/1.0'));
+    await connection.closed();
+    const [head, ...body] = connection.received().split('\r\n\r\n');
+    expect(head?.toLowerCase()).not.toContain('transfer-encoding');
+    expect(body.join('\r\n\r\n')).toBe('data: {"n":"ü"}\n\ndata: [DONE]\n\n');
+  });
+
   it('splits data with any line end, should it ever not be JSON', async () => {
     await using edge = await startEdge(
       withStream(async (writer) => {
