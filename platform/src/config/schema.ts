@@ -111,7 +111,7 @@ const bounds = z.strictObject({
   queueBytesMax: positiveInt.default(64 * 1_024 * 1_024),
   queueWaitMaxMs: positiveInt.default(30_000),
   reservationLeaseMs: positiveInt.default(30_000),
-  credentialCacheEntriesMax: positiveInt.default(10_000),
+  credentialCacheEntriesMax: positiveInt.default(50_000),
   credentialVerificationsMax: positiveInt.default(256),
   filesPerTenantMax: positiveInt.default(10_000),
   fileBytesPerTenantMax: positiveInt.default(1_024 * 1_024 * 1_024),
