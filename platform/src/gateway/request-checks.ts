@@ -65,7 +65,7 @@ function checkHost(request: IncomingMessage, allowedHosts: ReadonlySet<string> |
 
 /**
  * Throws `malformed_request` for a request target that is not a plain path: absolute form, `*`, empty or dot segments, a backslash,
- * a fragment, and percent-encodings of slashes, dots, controls or bytes that are not UTF-8. Returns the path without its query.
+ * a fragment, and percent-encodings of dots, controls or bytes that are not UTF-8. Returns the path without its query.
  */
 export function checkTarget(target: string): string {
   const path = pathOf(target);
@@ -105,11 +105,17 @@ function isDotSegment(target: string, index: number, end: number): boolean {
   return next >= end || target.charAt(next) === '/';
 }
 
-/** Encoded forms of `.`, `/`, `\`, `%` and the controls have no place in any id of ours. */
-const forbiddenEncoding = /%(?:[01][0-9a-f]|2e|2f|5c|25|7f)/i;
+/** Encoded forms of `.`, `\`, `%` and the controls have no place in any id of ours. A slash has one in ids that others chose: `refuseEncodedSlash`. */
+const forbiddenEncoding = /%(?:[01][0-9a-f]|2e|5c|25|7f)/i;
+const encodedSlash = /%2f/i;
+
+/** Throws `malformed_request`. For every path whose route does not declare `slashInParams`. */
+export function refuseEncodedSlash(path: string): void {
+  if (encodedSlash.test(path)) throw badTarget('it encodes a slash');
+}
 
 function checkEncoding(path: string): void {
-  if (forbiddenEncoding.test(path)) throw badTarget('it encodes a slash, a dot, a percent sign or a control character');
+  if (forbiddenEncoding.test(path)) throw badTarget('it encodes a dot, a percent sign or a control character');
   try {
     decodeURIComponent(path);
   } catch (error) {

@@ -12,6 +12,8 @@ interface RouteFacts {
   readonly body: 'none' | 'json' | 'optional-json' | 'multipart';
   /** Can cost the tenant tokens or money: must pass admission. */
   readonly spends: boolean;
+  /** Its parameters may hold `%2F`: names that others chose, such as `openai/gpt-4o`. Everywhere else an encoded slash is refused. */
+  readonly slashInParams?: boolean;
 }
 
 export interface TenantRoute extends RouteFacts {

@@ -22,6 +22,7 @@ describe('createRouter', () => {
     ['GET', '/v1/files', '/v1/files', {}],
     ['GET', '/v1/files/a', '/v1/files/:fileId', { fileId: 'a' }],
     ['GET', '/v1/files/a%20b%3Ac', '/v1/files/:fileId', { fileId: 'a b:c' }],
+    ['GET', '/v1/files/openai%2Fgpt-4o', '/v1/files/:fileId', { fileId: 'openai/gpt-4o' }],
     ['GET', '/v1/files/newest', '/v1/files/newest', {}],
     ['DELETE', '/v1/files/newest', '/v1/files/:fileId', { fileId: 'newest' }],
     ['GET', '/v1/files/newest/content', '/v1/files/newest/content', {}],

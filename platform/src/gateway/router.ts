@@ -8,7 +8,7 @@ export interface Match {
 }
 
 export interface Router {
-  /** `path` has passed `checkTarget`: its percent-encodings are well-formed and hide no slash. */
+  /** `path` has passed `checkTarget`: its percent-encodings are well-formed. An encoded slash separates nothing. */
   match(method: string, path: string): Match | undefined;
   /** Methods that have a route at this path. */
   methodsOf(path: string): readonly string[];

@@ -14,7 +14,7 @@ import { boundaryOf, parseUpload } from './multipart.ts';
 import type { OpenExchange } from './open-exchange.ts';
 import { isUnexpected } from './openai-error.ts';
 import { announcesBody, readBody } from './read-body.ts';
-import { checkHeaders, checkTarget, type HeaderRules } from './request-checks.ts';
+import { checkHeaders, checkTarget, type HeaderRules, refuseEncodedSlash } from './request-checks.ts';
 import type { Route } from './route.ts';
 import type { Router } from './router.ts';
 import { type SendParts, sendAnswer, sendError } from './send-answer.ts';
@@ -77,6 +77,7 @@ function dispatch(parts: ServeParts, exchange: OpenExchange): Route {
   checkHeaders(request, parts.headerRules);
   if (parts.isDraining()) throw new BulkheadError('shutting_down', 'the server is shutting down', { retryAfterMs: 1_000 });
   const match = parts.router.match(request.method ?? '', path);
+  if (match?.route.slashInParams !== true) refuseEncodedSlash(path);
   if (match !== undefined) return exchange.dispatch(match);
   const methods = parts.router.methodsOf(path);
   if (methods.length === 0) throw new BulkheadError('route_not_found', 'there is nothing at this path');

@@ -86,6 +86,7 @@ const rows: readonly Row[] = [
   ['16 a single dot', get('/v1/./echo/a'), 400, 'malformed_request'],
   ['16 an encoded dot segment', get('/v1/echo/%2e%2e'), 400, 'malformed_request'],
   ['16 an encoded slash', get('/v1/echo%2Fa'), 400, 'malformed_request'],
+  ['16 an encoded slash in an id of ours', get('/v1/echo/a%2Fb'), 400, 'malformed_request'],
   ['16 a doubly encoded slash', get('/v1/echo/%252Fa'), 400, 'malformed_request'],
   ['16 an encoded NUL', get('/v1/echo/a%00'), 400, 'malformed_request'],
   ['16 an encoded line end', get('/v1/echo/a%0d%0aX-Injected:%201'), 400, 'malformed_request'],

@@ -39,6 +39,7 @@ export function inferenceRoutes(parts: InferenceRouteParts): readonly TenantRout
       path: '/v1/models/:modelId',
       body: 'none',
       spends: false,
+      slashInParams: true,
       handle: async (exchange) => model(parts, exchange),
     },
   ];
