@@ -101,6 +101,8 @@ const model = z.strictObject({
 const bounds = z.strictObject({
   bodyBytesMax: positiveInt.default(10 * 1_024 * 1_024),
   uploadBytesMax: positiveInt.default(50 * 1_024 * 1_024),
+  /** Bodies in memory, all requests together; beyond it 503. One tenant alone gets half, which must hold its largest upload. */
+  bodyBytesInFlightMax: positiveInt.default(256 * 1_024 * 1_024),
   headersTimeoutMs: positiveInt.default(10_000),
   requestTimeoutMs: positiveInt.default(60_000),
   streamDurationMaxMs: positiveInt.default(600_000),
@@ -121,6 +123,16 @@ const bounds = z.strictObject({
   parseMemoryMb: positiveInt.default(256),
   databaseQueryTimeoutMs: positiveInt.default(30_000),
 });
+
+/** A tenant's half of the bodies in memory must hold the largest it may send, or that one could never pass. */
+const holdsOneBody = {
+  path: ['bodyBytesInFlightMax'],
+  message: 'must be at least twice bodyBytesMax and twice uploadBytesMax plus 524288',
+};
+const checkedBounds = bounds.refine(
+  ({ bodyBytesInFlightMax, bodyBytesMax, uploadBytesMax }) => bodyBytesInFlightMax >= 2 * Math.max(bodyBytesMax, uploadBytesMax + 262_144),
+  holdsOneBody,
+);
 
 export const configSchema = z.strictObject({
   server: z
@@ -167,7 +179,7 @@ export const configSchema = z.strictObject({
     })
     .prefault({}),
   logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
-  bounds: bounds.prefault({}),
+  bounds: checkedBounds.prefault({}),
 });
 
 /** A validated configuration with every default filled in. */

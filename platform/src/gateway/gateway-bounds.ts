@@ -5,12 +5,16 @@ export type ConfiguredBounds = Pick<
   BoundsConfig,
   | 'bodyBytesMax'
   | 'uploadBytesMax'
+  | 'bodyBytesInFlightMax'
   | 'headersTimeoutMs'
   | 'requestTimeoutMs'
   | 'streamDurationMaxMs'
   | 'streamBacklogBytesMax'
   | 'shutdownGraceMs'
 >;
+
+/** What surrounds the file of an upload: fields, part headers, boundaries. */
+export const uploadOverheadBytes = 262_144;
 
 export interface EdgeBounds {
   readonly headerBytesMax: number;

@@ -17,6 +17,8 @@ export class OpenExchange implements TenantExchange {
   readonly startedAtMs: number;
   body: JsonObject = emptyBody;
   upload: Upload | undefined;
+  /** Taken from the body budget. Written by `readBody`, given back by whoever serves the exchange. */
+  bodyBytes = 0;
   stream: EventStream | undefined;
   /** Written by `OpenExchanges` alone; undefined when it is not open. */
   slot: number | undefined;

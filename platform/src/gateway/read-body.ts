@@ -1,5 +1,6 @@
-/** Reads a request's body into memory, under a limit that holds while reading, whatever was declared. */
+/** Reads a request's body into memory, under limits that hold while reading, whatever was declared. */
 import { BulkheadError } from '../errors/bulkhead-error.ts';
+import type { BodyBudget } from './body-budget.ts';
 import type { OpenExchange } from './open-exchange.ts';
 
 /** True when the request announces a body, even an empty chunked one. */
@@ -10,29 +11,45 @@ export function announcesBody(exchange: OpenExchange): boolean {
   return length !== undefined && length !== '0';
 }
 
+export interface BodyLimits {
+  readonly bytesMax: number;
+  /** Shared by every exchange. What is taken here counts in `exchange.bodyBytes`; whoever serves the exchange gives it back. */
+  readonly budget: BodyBudget;
+}
+
 /**
- * What `parse` makes of the whole body; it runs as the last byte arrives. Rejects with what it throws; with `body_too_large` before
+ * What `parse` makes of the whole body; it runs as the last byte arrives. Throws, or rejects with what it throws; with `body_too_large` before
  * reading when the declared length is over `bytesMax`, and while reading otherwise; with `request_timeout`, `malformed_request` or
- * `client_closed_request` when the rest does not come. Tells a client that waits for `100 Continue` to go on.
+ * `client_closed_request` when the rest does not come; with `capacity_unavailable` when too many bodies are in memory. Tells a client that
+ * waits for `100 Continue` to go on.
  */
-export function readBody<Parsed>(exchange: OpenExchange, bytesMax: number, parse: (body: Buffer) => Parsed): Promise<Parsed> {
+export function readBody<Parsed>(exchange: OpenExchange, limits: BodyLimits, parse: (body: Buffer) => Parsed): Promise<Parsed> {
   const { request, response } = exchange;
+  const { bytesMax, budget } = limits;
+  const tenantId = exchange.openedScope?.tenantId;
   const declared = Number(request.headers['content-length'] ?? 0);
-  if (declared > bytesMax) return Promise.reject(tooLarge(bytesMax, declared));
+  if (declared > bytesMax) throw tooLarge(bytesMax, declared);
+  budget.assertRoom(tenantId, declared);
   if (request.headers.expect !== undefined) response.writeContinue();
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let received = 0;
-    const fail = (error: BulkheadError): void => {
+    const fail = (error: unknown): void => {
       exchange.onBroken(undefined);
       request.off('data', onChunk).off('end', onEnd);
       chunks.length = 0;
-      reject(error);
+      reject(error as Error);
     };
     const onChunk = (chunk: Buffer): void => {
       received += chunk.length;
-      if (received > bytesMax) fail(tooLarge(bytesMax, received));
-      else chunks.push(chunk);
+      try {
+        if (received > bytesMax) throw tooLarge(bytesMax, received);
+        budget.take(tenantId, chunk.length);
+        exchange.bodyBytes += chunk.length;
+        chunks.push(chunk);
+      } catch (error) {
+        fail(error);
+      }
     };
     const onEnd = (): void => {
       exchange.onBroken(undefined);

@@ -8,7 +8,9 @@ import type { CredentialCarrier } from '../auth/authenticate.ts';
 import { credentialOf, tenantFields } from '../auth/credentials.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
+import type { BodyBudget } from './body-budget.ts';
 import type { Answer, JsonObject } from './exchange.ts';
+import { uploadOverheadBytes } from './gateway-bounds.ts';
 import { answerOnce, idempotencyKeyOf } from './idempotency.ts';
 import { boundaryOf, parseUpload } from './multipart.ts';
 import type { OpenExchange } from './open-exchange.ts';
@@ -31,6 +33,7 @@ export interface ServeParts extends SendParts {
   readonly authenticate: EdgeAuthentication;
   readonly headerRules: HeaderRules;
   readonly router: Router;
+  readonly bodies: BodyBudget;
   readonly onRefusal?: ((tenantId: string, code: string) => void) | undefined;
 }
 
@@ -42,6 +45,8 @@ export async function serveExchange(parts: ServeParts, exchange: OpenExchange): 
     if (streaming !== undefined) await streaming;
   } catch (error) {
     refuse(parts, exchange, error);
+  } finally {
+    if (exchange.bodyBytes > 0) parts.bodies.give(exchange.openedScope?.tenantId, exchange.bodyBytes);
   }
 }
 
@@ -117,19 +122,16 @@ function readJson(parts: ServeParts, exchange: OpenExchange, kind: 'json' | 'opt
   if (!isJson(exchange.headers['content-type'])) {
     throw new BulkheadError('unsupported_media_type', 'the content type must be application/json in UTF-8');
   }
-  return readBody(exchange, parts.bounds.bodyBytesMax, (body) => {
+  return readBody(exchange, { bytesMax: parts.bounds.bodyBytesMax, budget: parts.bodies }, (body) => {
     if (body.length > 0 || kind === 'json') exchange.body = parseStrictJson(body);
     return body;
   });
 }
 
-/** What surrounds the file: fields, part headers, boundaries. */
-const uploadOverheadBytes = 262_144;
-
 function readMultipart(parts: ServeParts, exchange: OpenExchange): Promise<Buffer> {
   const { uploadBytesMax } = parts.bounds;
   const boundary = boundaryOf(exchange.headers['content-type']);
-  return readBody(exchange, uploadBytesMax + uploadOverheadBytes, (body) => {
+  return readBody(exchange, { bytesMax: uploadBytesMax + uploadOverheadBytes, budget: parts.bodies }, (body) => {
     exchange.upload = parseUpload(body, boundary, uploadBytesMax);
     for (const name in exchange.upload.fields) refuseTenantField(name.replace(/^metadata\[(.*)\]$/, '$1'), name);
     return body;

@@ -14,6 +14,7 @@ import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { BodyBudget } from './body-budget.ts';
 import { transportError } from './client-error.ts';
 import { type ConfiguredBounds, defaultEdgeBounds, type EdgeBounds, type GatewayBounds } from './gateway-bounds.ts';
 import { createHttpServer, type InjectedAnswer, type InjectedRequest, injectRequest } from './http-server.ts';
@@ -98,6 +99,7 @@ class Edge {
         allowedHosts: parts.allowedHosts === undefined ? undefined : new Set(parts.allowedHosts.map((host) => host.toLowerCase())),
       },
       router: createRouter(parts.routes),
+      bodies: new BodyBudget(this.#bounds.bodyBytesInFlightMax),
       onRefusal: parts.metrics && ((tenantId, code) => parts.metrics?.observeRefusal(tenantId, code)),
     };
     this.#sweeper = setInterval(() => this.#sweep(), this.#bounds.sweepMs).unref();

@@ -34,6 +34,7 @@ export interface EdgeOptions {
 const testBounds: GatewayParts['bounds'] = {
   bodyBytesMax: 1_048_576,
   uploadBytesMax: 1_048_576,
+  bodyBytesInFlightMax: 16_777_216,
   headersTimeoutMs: 10_000,
   requestTimeoutMs: 10_000,
   streamDurationMaxMs: 60_000,
