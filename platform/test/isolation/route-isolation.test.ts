@@ -27,6 +27,24 @@ const bodies: Readonly<Record<string, unknown>> = {
   'POST /v1/vector_stores/:storeId/file_batches': { file_ids: [absent['fileId']] },
 };
 
+/** What the body of each route can name, by the titles of the references below. */
+const namedInBody: Readonly<Record<string, readonly string[]>> = {
+  'POST /v1/chat/completions': [],
+  'POST /v1/embeddings': [],
+  'POST /v1/responses': ['a store in file search', 'a response to continue'],
+  'POST /v1/files': [],
+  'POST /v1/vector_stores': ['a file in a new store'],
+  'POST /v1/vector_stores/:storeId': [],
+  'POST /v1/vector_stores/:storeId/search': [],
+  'POST /v1/vector_stores/:storeId/files': ['a file attached to one’s own store'],
+  'POST /v1/vector_stores/:storeId/files/:fileId': [],
+  'POST /v1/vector_stores/:storeId/file_batches': [
+    'a file in a batch for one’s own store',
+    'a described file in a batch for one’s own store',
+  ],
+  'POST /v1/vector_stores/:storeId/file_batches/:batchId/cancel': [],
+};
+
 let bulkhead: RunningBulkhead;
 let owned: Readonly<Record<string, string>>;
 
@@ -106,11 +124,33 @@ describe('another tenant’s things', () => {
     },
   );
 
+  it.each(tenantRoutes.filter((route) => route.body !== 'none').map((route) => `${route.method} ${route.path}`))(
+    '%s is known to name things in its body, or not to',
+    (name) => {
+      expect(namedInBody[name], 'add the route to namedInBody, and what it names to the references below').toBeDefined();
+      for (const title of namedInBody[name] ?? []) expect(references.map(([known]) => known)).toContain(title);
+    },
+  );
+
   type Reference = (ids: Readonly<Record<string, string>>) => { readonly path: string; readonly body: unknown };
   const references: readonly (readonly [string, Reference])[] = [
     [
       'a file attached to one’s own store',
       (ids) => ({ path: `/v1/vector_stores/${bulkhead.tenant('globex').vectorStoreId}/files`, body: { file_id: ids['fileId'] } }),
+    ],
+    [
+      'a file in a batch for one’s own store',
+      (ids) => ({
+        path: `/v1/vector_stores/${bulkhead.tenant('globex').vectorStoreId}/file_batches`,
+        body: { file_ids: [ids['fileId']] },
+      }),
+    ],
+    [
+      'a described file in a batch for one’s own store',
+      (ids) => ({
+        path: `/v1/vector_stores/${bulkhead.tenant('globex').vectorStoreId}/file_batches`,
+        body: { files: [{ file_id: ids['fileId'] }] },
+      }),
     ],
     ['a file in a new store', (ids) => ({ path: '/v1/vector_stores', body: { name: 'x', file_ids: [ids['fileId']] } })],
     [
@@ -145,6 +185,39 @@ describe('another tenant’s things', () => {
       expect((await asTenant('acme', 'GET', path)).status).toBe(200);
     }
   });
+});
+
+describe('ids inside one’s own store', () => {
+  it.each(withIds.filter((route) => /:storeId.*:/.test(route.path)).map((route) => [`${route.method} ${route.path}`, route] as const))(
+    '%s answers for another tenant’s file or batch as for an absent one',
+    async (name, route) => {
+      const storeId = bulkhead.tenant('globex').vectorStoreId;
+      const foreign = await asTenant('globex', route.method, pathWith(route, { ...owned, storeId }), bodies[name]);
+      const nothing = await asTenant('globex', route.method, pathWith(route, { ...absent, storeId }), bodies[name]);
+      expect(foreign.status).toBe(404);
+      expect(masked(foreign)).toEqual(masked(nothing));
+    },
+  );
+});
+
+describe('another tenant’s things, through the operator’s routes', () => {
+  /** Beside the tenant's own id; a new kind fails `pathWith`. */
+  const nested = routes.filter((route) => route.auth === 'operator' && /:tenantId.*:/.test(route.path));
+  it.each(nested.map((route) => [`${route.method} ${route.path}`, route] as const))(
+    '%s looks inside the named tenant alone',
+    async (_, route) => {
+      const admin = bulkhead.quickstart().adminToken;
+      const listed = await send(admin, 'GET', '/admin/v1/tenants/acme/keys');
+      const [key] = (JSON.parse(listed.text) as { readonly data: readonly { readonly id: string }[] }).data;
+      const foreign = await send(admin, route.method, pathWith(route, { tenantId: 'globex', keyId: key?.id ?? '' }));
+      const nothing = await send(admin, route.method, pathWith(route, { tenantId: 'globex', keyId: 'x'.repeat(key?.id.length ?? 0) }));
+      expect(foreign.status).toBe(404);
+      expect(foreign.text.replace(key?.id ?? '', 'x'.repeat(key?.id.length ?? 0)).replace(/req_\w+/, '')).toBe(
+        nothing.text.replace(/req_\w+/, ''),
+      );
+      expect((await asTenant('acme', 'GET', '/v1/models')).status).toBe(200);
+    },
+  );
 });
 
 describe('the wrong credential', () => {
