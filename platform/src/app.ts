@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { FileUsageJournal } from './adapters/journal-file/usage-journal.ts';
 import { MemoryLimitStore } from './adapters/memory/limit-store.ts';
 import type { Database } from './adapters/postgres/database.ts';
+import { refuseOtherEmbedding } from './adapters/postgres/embedding-setting.ts';
 import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts';
 import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
 import { createAdmission } from './admission/admit.ts';
@@ -67,6 +68,7 @@ export async function openApp(options: AppOptions): Promise<App> {
 
   onStep(config.database.url === undefined ? 'embedded PostgreSQL' : 'PostgreSQL');
   const { database } = stack.use(await openDatabase(config, logger));
+  await refuseOtherEmbedding(database, embeddingOf(config));
   const directory = new PostgresTenantDirectory(database, clock);
   await createTenants(config, directory, mintOperatorScope('configuration'));
 

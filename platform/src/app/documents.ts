@@ -53,6 +53,7 @@ export function openDocuments(parts: DocumentParts): Documents {
     envelopes,
     shelfOf: (principal) => new PostgresIngestionShelf(database.forTenant(principal)),
     filesOf: (principal) => data.bind(principal).files,
+    storesOf: (principal) => data.bind(principal).vectorStores,
     ownsQueue: config.database.url === undefined,
     reader,
     embedderFor: (model, principal) => embedderOf(parts, data, { model, principal }),
@@ -123,5 +124,6 @@ async function scopeOf({ config, directory }: DocumentParts, data: TenantDataSou
   const tenant = await directory.find(principal.tenantId);
   const tier = tenant === undefined ? undefined : tiersOf(config).get(principal.tier ?? tenant.tier);
   if (tenant === undefined || tier === undefined) throw new BulkheadError('not_found', 'the tenant of this job is gone');
+  if (tenant.state !== 'active') throw new BulkheadError('tenant_suspended', 'The tenant of this job is suspended.');
   return openTenantScope(principal, tenant, tier, data);
 }

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { HashedEmbedder } from '../adapters/hashed-embedder/hashed-embedder.ts';
 import { OpenAiCompatibleProvider } from '../adapters/openai-compatible/openai-compatible-provider.ts';
 import { SimulatedProvider } from '../adapters/simulated/simulated-provider.ts';
+import { embeddingDimensionsDefault } from '../config/retrieval-values.ts';
 import type { Config, ModelConfig, ProviderConfig } from '../config/schema.ts';
 import type { Provider } from '../inference/provider.ts';
 import { builtInPriceFile, loadPriceBook, type PriceBook } from '../metering/price-book.ts';
@@ -51,7 +52,7 @@ export function openPriceBook(models: readonly ModelConfig[]): PriceBook {
 /** The model new vector stores embed with, and the size of its vectors. */
 export function embeddingOf(config: Config): { readonly model: string; readonly dimensions: number } {
   const model = modelsOf(config).find((entry) => entry.id === config.embedding.model);
-  return { model: config.embedding.model, dimensions: model?.dimensions ?? 1_536 };
+  return { model: config.embedding.model, dimensions: model?.dimensions ?? embeddingDimensionsDefault };
 }
 
 export function retrievalWeightsOf(config: Config): RetrievalWeights {

@@ -7,6 +7,7 @@ import { dirname, resolve } from 'node:path';
 import { parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { demoDefaults } from './demo.ts';
+import { embeddingDimensions, embeddingDimensionsDefault, lexicalLanguages } from './retrieval-values.ts';
 import { type Config, configSchema } from './schema.ts';
 
 export interface LoadedConfig {
@@ -146,6 +147,7 @@ function contradictions(config: Config, demo: boolean): string[] {
     ...duplicates(config.tenants, 'tenants'),
     ...issuerTwins(config),
     ...unknownReferences(config),
+    ...retrievalMistakes(config),
     ...addressMistakes(config, demo),
   ];
 }
@@ -179,6 +181,19 @@ function unknownReferences(config: Config): string[] {
   );
   const embedding = models.has(config.embedding.model) ? [] : [`embedding.model: there is no model ${config.embedding.model}`];
   return [...deployments, ...tenants, ...embedding];
+}
+
+function retrievalMistakes(config: Config): string[] {
+  const { language } = config.retrieval;
+  const at = config.models.findIndex((model) => model.id === config.embedding.model);
+  const model = config.models[at];
+  return [
+    ...(lexicalLanguages.has(language) ? [] : [`retrieval.language: ${language} is none of ${[...lexicalLanguages].join(', ')}`]),
+    ...(model === undefined || model.kind === 'embedding' ? [] : [`embedding.model: ${model.id} is not of kind embedding`]),
+    ...(model === undefined || embeddingDimensions.includes(model.dimensions ?? embeddingDimensionsDefault)
+      ? []
+      : [`models.${at}.dimensions: vectors can have ${embeddingDimensions.join(', ')} dimensions, not ${model.dimensions}`]),
+  ];
 }
 
 const loopbackHosts = new Set(['127.0.0.1', 'localhost', '::1', '[::1]']);

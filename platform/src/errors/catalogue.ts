@@ -73,6 +73,7 @@ export const errorCatalogue = {
   model_not_found: invalid(404),
   already_exists: invalid(422),
   not_ready: invalid(400),
+  vector_store_expired: invalid(400),
   quota_exceeded: invalid(403),
   // Admission and queue
   rate_limit_exceeded: { status: 429, type: 'rate_limit_error', shouldRetry: true },

@@ -7,7 +7,7 @@ import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { failureOf, type IngestionParts, type IngestionShelf, ingestFile } from '../rag/ingest.ts';
 import type { Claim, ClaimedJob, IngestFileJob, JobQueue } from '../rag/job-queue.ts';
 import type { Logger } from '../telemetry/logger.ts';
-import type { FileCabinet } from '../tenancy/capabilities.ts';
+import type { FileCabinet, VectorStoreCabinet } from '../tenancy/capabilities.ts';
 import type { Principal } from '../tenancy/principal.ts';
 import type { JobEnvelopes } from './job-envelope.ts';
 
@@ -17,6 +17,7 @@ export interface IngestionWorkerParts extends IngestionParts {
   /** Opens the tenant's stores for the identity that the envelope proved. */
   readonly shelfOf: (principal: Principal) => IngestionShelf;
   readonly filesOf: (principal: Principal) => Pick<FileCabinet, 'delete'>;
+  readonly storesOf: (principal: Principal) => Pick<VectorStoreCabinet, 'expire'>;
   /** No other process works on this queue (embedded database): what a dead one had claimed is ready again at the start. */
   readonly ownsQueue: boolean;
   readonly logger: Logger;
@@ -108,21 +109,29 @@ export class IngestionWorker implements AsyncDisposable {
   }
 
   async #work(job: ClaimedJob, principal: Principal, signal: AbortSignal): Promise<void> {
-    const { queue, shelfOf, filesOf } = this.#parts;
+    const { queue, shelfOf } = this.#parts;
     try {
-      switch (job.kind) {
-        case 'ingest_file':
-          await this.#ingest(job, principal, signal);
-          break;
-        case 'expire_file':
-          await filesOf(principal).delete(job.payload.fileId);
-          break;
-        default:
-          job satisfies never;
-      }
-      await queue.complete(job);
+      const againInMs = await this.#perform(job, principal, signal);
+      if (againInMs === undefined) await queue.complete(job);
+      else await queue.release(job, { delayMs: againInMs, countsAsAttempt: false });
     } catch (error) {
       await this.#settleFailure({ job, shelf: shelfOf(principal), signal }, error);
+    }
+  }
+
+  /** Milliseconds after which the job has to be looked at again; undefined when it is done. */
+  async #perform(job: ClaimedJob, principal: Principal, signal: AbortSignal): Promise<number | undefined> {
+    switch (job.kind) {
+      case 'ingest_file':
+        await this.#ingest(job, principal, signal);
+        return undefined;
+      case 'expire_file':
+        await this.#parts.filesOf(principal).delete(job.payload.fileId);
+        return undefined;
+      case 'expire_store':
+        return this.#parts.storesOf(principal).expire(job.payload.storeId);
+      default:
+        return job satisfies never;
     }
   }
 
@@ -136,7 +145,9 @@ export class IngestionWorker implements AsyncDisposable {
   async #settleFailure(failed: { readonly job: ClaimedJob; readonly shelf: IngestionShelf; readonly signal: AbortSignal }, error: unknown) {
     const { queue, logger } = this.#parts;
     const { job, shelf } = failed;
-    if (failed.signal.aborted) {
+    // A suspended tenant's work waits: the queue gives it to nobody until the tenant is resumed.
+    const isSuspended = error instanceof BulkheadError && error.code === 'tenant_suspended';
+    if (failed.signal.aborted || isSuspended) {
       await queue.release(job, { delayMs: 0, countsAsAttempt: false });
       return;
     }

@@ -58,5 +58,5 @@ interface EnvelopeClaims {
 
 /** One text for one job, whatever the order of its keys. */
 function jobText({ id, kind, payload }: JobFacts): string {
-  return JSON.stringify([id, kind, 'storeId' in payload ? payload.storeId : null, payload.fileId]);
+  return JSON.stringify([id, kind, 'storeId' in payload ? payload.storeId : null, 'fileId' in payload ? payload.fileId : null]);
 }

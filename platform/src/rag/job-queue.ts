@@ -4,7 +4,7 @@
  */
 import type { Principal } from '../tenancy/principal.ts';
 
-export type JobFacts = IngestFileJob | ExpireFileJob;
+export type JobFacts = IngestFileJob | ExpireFileJob | ExpireStoreJob;
 
 /** Index a file in a store. */
 export interface IngestFileJob {
@@ -18,6 +18,13 @@ export interface ExpireFileJob {
   readonly id: string;
   readonly kind: 'expire_file';
   readonly payload: { readonly fileId: string };
+}
+
+/** Empty a vector store whose time is up; ready at the earliest time that can be. */
+export interface ExpireStoreJob {
+  readonly id: string;
+  readonly kind: 'expire_store';
+  readonly payload: { readonly storeId: string };
 }
 
 /** A file in a vector store. */
@@ -43,7 +50,7 @@ export interface Claim {
 
 export interface JobQueue {
   /**
-   * Takes the oldest ready job of the tenant that was served longest ago; undefined when none is ready. The lease lasts `leaseMs`; a job
+   * Takes the oldest ready job of the tenant that was served longest ago; undefined when none is ready. Jobs of a suspended tenant wait. The lease lasts `leaseMs`; a job
    * whose lease ran out is ready again.
    */
   claim(leaseMs: number): Promise<ClaimedJob | undefined>;

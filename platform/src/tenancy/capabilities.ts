@@ -79,6 +79,8 @@ export interface VectorStoreRecord {
   readonly createdAtMs: number;
   readonly lastActiveAtMs: number;
   readonly expiresAfterDays?: number | undefined;
+  /** For good: an expired store is emptied, answers no search and takes no file. */
+  readonly isExpired: boolean;
   readonly usageBytes: number;
   readonly fileCounts: Readonly<Record<IngestionStatus | 'total', number>>;
   readonly embeddingModel: string;
@@ -157,8 +159,10 @@ export interface VectorStoreCabinet {
   update(storeId: string, changes: VectorStoreChanges): Promise<VectorStoreRecord | undefined>;
   list(page: PageRequest): Promise<Page<VectorStoreRecord>>;
   delete(storeId: string): Promise<boolean>;
+  /** Empties a store whose time is up. Milliseconds until then when it is not; undefined when there is nothing to wait for. */
+  expire(storeId: string): Promise<number | undefined>;
 
-  /** Attaches a file and enqueues its ingestion in the same transaction. Attaching a file twice returns the first. Undefined: no such store or file. */
+  /** Throws `vector_store_expired`, as `createBatch` and `search` do. Attaches a file and enqueues its ingestion in the same transaction. Attaching a file twice returns the first. Undefined: no such store or file. */
   attachFile(storeId: string, file: AttachedFile): Promise<VectorStoreFileRecord | undefined>;
   getFile(storeId: string, fileId: string): Promise<VectorStoreFileRecord | undefined>;
   listFiles(

@@ -65,6 +65,7 @@ export class Library implements AsyncDisposable {
         return options.shelfOf?.(database) ?? new PostgresIngestionShelf(database);
       },
       filesOf: (principal) => this.shelves(principal.tenantId).files,
+      storesOf: (principal) => this.shelves(principal.tenantId).vectorStores,
       ownsQueue: true,
       chunksPerFileMax: options.chunksPerFileMax ?? 20_000,
       logger: options.logger ?? silentLogger,

@@ -16,6 +16,7 @@ import type {
 import type { Principal } from '../../tenancy/principal.ts';
 import type { Sql } from './database.ts';
 import { lockStore, type StorePlace } from './documents-contents.ts';
+import { refuseExpired } from './documents-expiry.ts';
 import { insertJobs } from './documents-jobs.ts';
 import { readPage } from './documents-page.ts';
 
@@ -42,6 +43,7 @@ export async function attachFiles(db: Sql, attaching: Attaching): Promise<boolea
   if (known.rows.length < files.length) return false;
   const place = await lockStore(db, sql`id = ${attaching.storeId}`);
   if (place === undefined) return false;
+  await refuseExpired(db, attaching.storeId, nowMs);
   const present = await sql<{ readonly file_id: string }>`
     SELECT file_id FROM app.vector_store_file WHERE store_no = ${place.store_no} AND file_id = ANY (${fileIds})`.execute(db);
   const attached = new Set(present.rows.map((row) => row.file_id));

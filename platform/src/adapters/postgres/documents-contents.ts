@@ -3,10 +3,9 @@
  * stay, so that what a search sees and what the statistics count change together.
  */
 import { type RawBuilder, sql } from 'kysely';
+import { embeddingDimensions } from '../../config/retrieval-values.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { Sql } from './database.ts';
-
-export const supportedDimensions: readonly number[] = [384, 768, 1_024, 1_536, 3_072];
 
 /** Where a store's rows are. */
 export interface StorePlace {
@@ -16,7 +15,7 @@ export interface StorePlace {
 }
 
 export function embeddingTable(dimensions: number): RawBuilder<unknown> {
-  assert(supportedDimensions.includes(dimensions), 'there is a table for this dimension');
+  assert(embeddingDimensions.includes(dimensions), 'there is a table for this dimension');
   return sql.table(`app.embedding_${dimensions}`);
 }
 

@@ -20,11 +20,13 @@ export class PostgresJobQueue implements JobQueue {
   async claim(leaseMs: number): Promise<ClaimedJob | undefined> {
     const nowMs = this.#clock.nowMs();
     const isReady = sql`buried_reason IS NULL AND ready_at_ms <= ${nowMs} AND (lease_until_ms IS NULL OR lease_until_ms <= ${nowMs})`;
+    // Of a tenant that is suspended, or on its way out.
+    const mustWait = sql`(SELECT id FROM control.tenant WHERE state <> 'active')`;
     return this.#database.write(async (db) => {
       const { rows } = await sql<JobRow>`
         WITH next AS (
           SELECT j.id FROM control.job j
-            JOIN (SELECT tenant_id, min(sequence) AS sequence FROM control.job WHERE ${isReady} GROUP BY tenant_id) oldest USING (sequence)
+            JOIN (SELECT tenant_id, min(sequence) AS sequence FROM control.job WHERE ${isReady} AND tenant_id NOT IN ${mustWait} GROUP BY tenant_id) oldest USING (sequence)
             LEFT JOIN control.job_turn turn ON turn.tenant_id = oldest.tenant_id
            -- Once more, of the row itself: a claim that committed since the snapshot is seen when the row is locked.
            WHERE ${isReady}
@@ -89,7 +91,7 @@ function claimedJob({ tenant_id: tenantLabel, attempts: attempt, ...job }: JobRo
   return { ...job, attempt, tenantLabel };
 }
 
-/** Adds jobs in the tenant's own transaction, which can add and see nothing. */
+/** Adds jobs in the tenant's own transaction, which can add and see nothing. A job whose id is there already is there already. */
 export async function insertJobs(
   db: Sql,
   jobs: readonly SealedJob[],
@@ -99,7 +101,8 @@ export async function insertJobs(
   await sql`
     INSERT INTO control.job (id, kind, payload, envelope, created_at_ms, ready_at_ms)
     SELECT id, kind, payload, envelope, ${time.nowMs}::bigint, ${time.readyAtMs}::bigint
-      FROM jsonb_to_recordset(${JSON.stringify(jobs)}::jsonb) AS fresh (id text, kind text, payload jsonb, envelope text)`.execute(db);
+      FROM jsonb_to_recordset(${JSON.stringify(jobs)}::jsonb) AS fresh (id text, kind text, payload jsonb, envelope text)
+    ON CONFLICT DO NOTHING`.execute(db);
 }
 
 export type SealedJob = JobFacts & { readonly envelope: string };

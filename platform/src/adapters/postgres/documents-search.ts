@@ -19,6 +19,7 @@ import { vectorText } from './vector-text.ts';
 export interface StoreSearch {
   readonly chunks: readonly RetrievedChunk[];
   readonly lastActiveAtMs: number;
+  readonly expiresAfterDays: number | undefined;
 }
 
 /** Candidates of each arm. At least the largest limit, so that the nearest vectors alone fill every answer. */
@@ -42,7 +43,11 @@ export async function searchStore(db: Sql, storeId: string, query: HybridQuery):
   if (store === undefined) return undefined;
   assert(query.embedding.length === store.embedding_dimensions, "the question has the dimension of the store's embeddings");
   const { rows } = await hybridStatement(store, query).execute(db);
-  return { chunks: rows.map((row) => retrievedChunk(storeId, row)), lastActiveAtMs: Number(store.last_active_at_ms) };
+  return {
+    chunks: rows.map((row) => retrievedChunk(storeId, row)),
+    lastActiveAtMs: Number(store.last_active_at_ms),
+    expiresAfterDays: store.expires_after_days ?? undefined,
+  };
 }
 
 export interface SearchedStore extends StorePlace {
@@ -50,6 +55,7 @@ export interface SearchedStore extends StorePlace {
   readonly chunk_count: string;
   readonly term_count: string;
   readonly last_active_at_ms: string;
+  readonly expires_after_days: number | null;
   /** Whether an unfinished ingestion has rows here that must not be seen. Same snapshot as the search. */
   readonly has_drafts: boolean;
 }
@@ -70,7 +76,7 @@ interface FoundRow {
  */
 async function openStore(db: Sql, storeId: string): Promise<SearchedStore | undefined> {
   const { rows } = await sql<SearchedStore>`
-    SELECT s.store_no, s.shard_id, s.embedding_dimensions, s.language, s.chunk_count, s.term_count, s.last_active_at_ms,
+    SELECT s.store_no, s.shard_id, s.embedding_dimensions, s.language, s.chunk_count, s.term_count, s.last_active_at_ms, s.expires_after_days,
            EXISTS (SELECT FROM app.vector_store_file f WHERE f.store_no = s.store_no AND f.draft IS NOT NULL) AS has_drafts,
            set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)
       FROM app.vector_store s WHERE s.id = ${storeId}`.execute(db);

@@ -1,9 +1,9 @@
 import { sql } from 'kysely';
+import { embeddingDimensions, lexicalLanguages } from '../../config/retrieval-values.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
 import type { IdSource } from '../../primitives/ids.ts';
 import type { SealJob } from '../../rag/job-queue.ts';
-import { lexicalLanguages } from '../../rag/lexical-text.ts';
 import type { Attributes } from '../../tenancy/attributes.ts';
 import type {
   AttachedFile,
@@ -31,7 +31,9 @@ import {
   type StatusCountRow,
   statusCounts,
 } from './documents-attachments.ts';
-import { deleteContents, deleteStoreContents, detachLocked, lockStore, supportedDimensions } from './documents-contents.ts';
+import { deleteContents, deleteStoreContents, detachLocked, lockStore } from './documents-contents.ts';
+import { expireStore, isExpired, storeExpired } from './documents-expiry.ts';
+import { insertJobs } from './documents-jobs.ts';
 import { readPage } from './documents-page.ts';
 import { type DocumentQuota, returnQuota, takeQuota, takeStoreNumber } from './documents-quota.ts';
 import { searchStore } from './documents-search.ts';
@@ -59,7 +61,7 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
 
   constructor(parts: VectorStoreCabinetParts) {
     assert(lexicalLanguages.has(parts.language), 'PostgreSQL has the text search configuration');
-    assert(supportedDimensions.includes(parts.embedding.dimensions), 'there is a table for the dimension of the embedding model');
+    assert(embeddingDimensions.includes(parts.embedding.dimensions), 'there is a table for the dimension of the embedding model');
     this.#parts = parts;
   }
 
@@ -75,28 +77,50 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
                                       embedding_model, embedding_dimensions, language)
         VALUES (${id}, ${storeNo}, ${store.name}, ${store.description ?? null}, ${JSON.stringify(store.metadata)}, ${nowMs}, ${nowMs},
                 ${store.expiresAfterDays ?? null}, ${embedding.model}, ${embedding.dimensions}, ${language})`.execute(db);
-      return (await readStore(db, id)) as VectorStoreRecord;
+      // The first store decides: from then on a process that embeds otherwise does not start.
+      await sql`
+        INSERT INTO control.embedding_setting (model, dimensions) VALUES (${embedding.model}, ${embedding.dimensions})
+        ON CONFLICT DO NOTHING`.execute(db);
+      await this.#scheduleExpiry(db, id, store.expiresAfterDays);
+      return (await readStore(db, id, nowMs)) as VectorStoreRecord;
     });
   }
 
+  /** One job for each number of days that was ever set: it finds out itself whether the time has come, and waits again when it has not. */
+  async #scheduleExpiry(db: Sql, storeId: string, days: number | null | undefined): Promise<void> {
+    if (days === undefined || days === null) return;
+    const { principal, sealJob, clock } = this.#parts;
+    const nowMs = clock.nowMs();
+    const job = { id: `job_${storeId}_${days}`, kind: 'expire_store', payload: { storeId } } as const;
+    await insertJobs(db, [{ ...job, envelope: sealJob(principal, job) }], { nowMs, readyAtMs: nowMs + days * 86_400_000 });
+  }
+
   async get(storeId: string): Promise<VectorStoreRecord | undefined> {
-    return this.#parts.database.read((db) => readStore(db, storeId));
+    const nowMs = this.#parts.clock.nowMs();
+    return this.#parts.database.read((db) => readStore(db, storeId, nowMs));
   }
 
   async update(storeId: string, changes: VectorStoreChanges): Promise<VectorStoreRecord | undefined> {
+    const nowMs = this.#parts.clock.nowMs();
     const sets = [
       ...(changes.name === undefined ? [] : [sql`name = ${changes.name}`]),
       ...(changes.metadata === undefined ? [] : [sql`metadata = ${JSON.stringify(changes.metadata)}`]),
       ...(changes.expiresAfterDays === undefined ? [] : [sql`expires_after_days = ${changes.expiresAfterDays}`]),
-      sql`last_active_at_ms = ${this.#parts.clock.nowMs()}`,
     ];
     return this.#parts.database.write(async (db) => {
-      await sql`UPDATE app.vector_store SET ${sql.join(sets)} WHERE id = ${storeId}`.execute(db);
-      return readStore(db, storeId);
+      const before = await readStore(db, storeId, nowMs);
+      if (before === undefined) return undefined;
+      if (before.isExpired && changes.expiresAfterDays !== undefined) throw storeExpired(storeId);
+      const activity = before.isExpired ? [] : [sql`last_active_at_ms = ${nowMs}`];
+      const all = [...sets, ...activity];
+      if (all.length > 0) await sql`UPDATE app.vector_store SET ${sql.join(all)} WHERE id = ${storeId}`.execute(db);
+      await this.#scheduleExpiry(db, storeId, changes.expiresAfterDays);
+      return readStore(db, storeId, nowMs);
     });
   }
 
   async list(page: PageRequest): Promise<Page<VectorStoreRecord>> {
+    const nowMs = this.#parts.clock.nowMs();
     return this.#parts.database.read(async (db) => {
       const list = {
         from: storeRelation,
@@ -106,7 +130,7 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
         id: sql`s.id`,
       };
       const { items, hasMore } = await readPage<StoreRow>(db, list, page);
-      return { items: items.map(storeRecord), hasMore };
+      return { items: items.map((row) => storeRecord(row, nowMs)), hasMore };
     });
   }
 
@@ -120,6 +144,11 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
       await returnQuota(db, { vectorStores: 1 });
       return true;
     });
+  }
+
+  async expire(storeId: string): Promise<number | undefined> {
+    const nowMs = this.#parts.clock.nowMs();
+    return this.#parts.database.write((db) => expireStore(db, storeId, nowMs));
   }
 
   async attachFile(storeId: string, file: AttachedFile): Promise<VectorStoreFileRecord | undefined> {
@@ -212,6 +241,7 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
     const found = await database.read((db) => searchStore(db, storeId, query));
     if (found === undefined) return undefined;
     const nowMs = clock.nowMs();
+    if (isExpired(found, nowMs)) throw storeExpired(storeId);
     if (nowMs - found.lastActiveAtMs >= activityGrainMs) {
       await database.write((db) => sql`UPDATE app.vector_store SET last_active_at_ms = ${nowMs} WHERE id = ${storeId}`.execute(db));
     }
@@ -237,20 +267,23 @@ const storeRelation = sql`app.vector_store s CROSS JOIN LATERAL (
 const storeColumns = sql`s.id, s.name, s.description, s.metadata, s.created_at_ms, s.last_active_at_ms, s.expires_after_days, s.usage_bytes,
   s.embedding_model, s.embedding_dimensions, counts.*`;
 
-async function readStore(db: Sql, storeId: string): Promise<VectorStoreRecord | undefined> {
+async function readStore(db: Sql, storeId: string, nowMs: number): Promise<VectorStoreRecord | undefined> {
   const { rows } = await sql<StoreRow>`SELECT ${storeColumns} FROM ${storeRelation} WHERE s.id = ${storeId}`.execute(db);
-  return rows[0] && storeRecord(rows[0]);
+  return rows[0] && storeRecord(rows[0], nowMs);
 }
 
-function storeRecord(row: StoreRow): VectorStoreRecord {
+function storeRecord(row: StoreRow, nowMs: number): VectorStoreRecord {
+  const lastActiveAtMs = Number(row.last_active_at_ms);
+  const expiresAfterDays = row.expires_after_days ?? undefined;
   return {
     id: row.id,
     name: row.name,
     ...(row.description !== null && { description: row.description }),
     metadata: row.metadata,
     createdAtMs: Number(row.created_at_ms),
-    lastActiveAtMs: Number(row.last_active_at_ms),
-    ...(row.expires_after_days !== null && { expiresAfterDays: row.expires_after_days }),
+    lastActiveAtMs,
+    ...(expiresAfterDays !== undefined && { expiresAfterDays }),
+    isExpired: isExpired({ lastActiveAtMs, expiresAfterDays }, nowMs),
     usageBytes: Number(row.usage_bytes),
     fileCounts: countsOf(row),
     embeddingModel: row.embedding_model,

@@ -88,6 +88,8 @@ export class PostgresTenantDirectory implements TenantRegistry {
   async update(operator: OperatorScope, tenantId: TenantId, changes: TenantChanges): Promise<Tenant | undefined> {
     const row = await this.#write(operator, async (db) => {
       const overrides = changes.overrides === undefined ? null : JSON.stringify(changes.overrides);
+      // What waits for a tenant that goes, goes with it.
+      if (changes.state === 'deleting') await sql`DELETE FROM control.job WHERE tenant_id = ${tenantId}`.execute(db);
       const { rows } = await sql<TenantRow>`
         UPDATE control.tenant SET name = coalesce(${changes.name ?? null}, name), tier = coalesce(${changes.tier ?? null}, tier),
           state = coalesce(${changes.state ?? null}, state), overrides = coalesce(${overrides}::jsonb, overrides)

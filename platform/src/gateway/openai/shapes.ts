@@ -32,7 +32,7 @@ export function vectorStoreShape(store: VectorStoreRecord) {
     ...(store.description !== undefined && { description: store.description }),
     usage_bytes: store.usageBytes,
     file_counts: countsShape(store.fileCounts),
-    status: store.fileCounts.in_progress > 0 ? 'in_progress' : 'completed',
+    status: store.isExpired ? 'expired' : store.fileCounts.in_progress > 0 ? 'in_progress' : 'completed',
     ...(expiresAfter !== undefined && {
       expires_after: { anchor: 'last_active_at', days: expiresAfter },
       expires_at: seconds(store.lastActiveAtMs) + expiresAfter * 86_400,
