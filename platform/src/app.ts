@@ -12,11 +12,12 @@ import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts
 import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
 import { createAdmission } from './admission/admit.ts';
 import { createOutputEstimates } from './admission/estimate.ts';
-import { openDatabase } from './app/database.ts';
+import { openDatabase, refuseUnsafe } from './app/database.ts';
 import { openDocuments } from './app/documents.ts';
 import { openIdentity } from './app/identity.ts';
 import { embeddingOf, modelsOf, openPriceBook, openProviders, retrievalWeightsOf } from './app/models.ts';
 import { openSecrets } from './app/secrets.ts';
+import { openSilos } from './app/silos.ts';
 import { surfaces } from './app/surfaces.ts';
 import { createTenants } from './app/tenants.ts';
 import type { LoadedConfig } from './config/load.ts';
@@ -71,6 +72,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   await refuseOtherEmbedding(database, embeddingOf(config));
   const directory = new PostgresTenantDirectory(database, clock);
   await createTenants(config, directory, mintOperatorScope('configuration'));
+  const { homes, moves } = stack.use(await openSilos({ config, shared: database, inspect: refuseUnsafe, clock, logger }));
 
   onStep('models, prices, journal');
   const journal = await openJournal(stack, { config, database, logger });
@@ -82,6 +84,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   const documents = openDocuments({
     config,
     database,
+    homes,
     clock,
     ids,
     logger,
@@ -102,6 +105,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     config,
     identity,
     directory,
+    moves,
     usage,
     journal,
     priceBook,

@@ -26,6 +26,8 @@ export interface TenantRouteParts {
   readonly registry: TenantRegistry;
   readonly keys: ApiKeyIssuer;
   readonly tierNames: ReadonlySet<string>;
+  /** Makes the database of a tenant that was created siloed. */
+  readonly settle: (tenantId: TenantId) => Promise<void>;
   readonly nowMs: () => number;
 }
 
@@ -44,7 +46,7 @@ const newTenantSchema = z.strictObject({
   id: z.string(),
   name: z.string().min(1).max(256).optional(),
   tier: z.string().max(32).optional(),
-  isolation: z.enum(['pooled']).optional(),
+  isolation: z.enum(['pooled', 'siloed']).optional(),
   ...overridesSchema,
 });
 const tenantChangesSchema = z.strictObject({
@@ -102,6 +104,7 @@ async function createTenant(parts: TenantRouteParts, exchange: Exchange): Promis
     isolation: body.isolation ?? 'pooled',
     overrides: overridesOf(body),
   });
+  if (tenant.isolation === 'siloed') await parts.settle(tenant.id);
   return { kind: 'json', status: 201, body: tenantShape(tenant) };
 }
 

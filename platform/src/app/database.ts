@@ -4,9 +4,12 @@ import { DataDirectoryLock } from '../adapters/postgres/data-directory-lock.ts';
 import { Database } from '../adapters/postgres/database.ts';
 import { EmbeddedEngine } from '../adapters/postgres/embedded-engine.ts';
 import { type MigrationResult, migrate, pendingMigrations } from '../adapters/postgres/migrations.ts';
+import { ServerSilos } from '../adapters/postgres/server-silos.ts';
+import { SiloRegister } from '../adapters/postgres/silo-register.ts';
 import { describeFindings, lintCatalogue } from '../audit/catalogue-lint.ts';
 import type { Config } from '../config/schema.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
+import { systemClock } from '../primitives/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 
 export interface OpenedDatabase extends AsyncDisposable {
@@ -36,7 +39,22 @@ export async function migrateDatabase(config: Config, logger: Logger): Promise<M
   const database = openServer(config, ownerUrl, stack);
   const result = await migrate(database);
   await refuseUnsafe(database);
+  await migrateSilos(config, database);
   return result;
+}
+
+/** Databases of single tenants on the same server. Embedded ones are brought up to date when they are opened. */
+async function migrateSilos(config: Config, shared: Database): Promise<void> {
+  const { url, ownerUrl } = config.database;
+  if (url === undefined) return;
+  const silos = new ServerSilos({
+    url,
+    ownerUrl,
+    queryTimeoutMs: config.bounds.databaseQueryTimeoutMs,
+    poolSize: 1,
+    inspect: refuseUnsafe,
+  });
+  for (const { place } of await new SiloRegister(shared, systemClock).homes()) await silos.migrate(place);
 }
 
 async function openEmbedded(config: Config, logger: Logger, stack: AsyncDisposableStack): Promise<Database> {
@@ -77,7 +95,8 @@ async function bringUpToDate(config: Config, database: Database): Promise<Migrat
   return { applied: [], version: 'current' };
 }
 
-async function refuseUnsafe(database: Database): Promise<void> {
+/** Throws `unsafe_catalogue`. */
+export async function refuseUnsafe(database: Database): Promise<void> {
   const findings = await database.withClient((client) => lintCatalogue(async (statement) => (await client.query(statement)).rows));
   if (findings.length === 0) return;
   throw new BulkheadError('unsafe_catalogue', `The database would let tenants see each other:\n${describeFindings(findings)}`);

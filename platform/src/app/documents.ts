@@ -6,6 +6,7 @@ import { PostgresJobQueue } from '../adapters/postgres/documents-jobs.ts';
 import { PostgresVectorStoreCabinet } from '../adapters/postgres/documents-stores.ts';
 import { openIdempotencyCabinet } from '../adapters/postgres/idempotency.ts';
 import { openResponseCabinet } from '../adapters/postgres/responses.ts';
+import type { TenantHomes } from '../adapters/postgres/tenant-homes.ts';
 import { openUsageReader } from '../adapters/postgres/usage-ledger.ts';
 import type { Config } from '../config/schema.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
@@ -28,6 +29,7 @@ import type { Secrets } from './secrets.ts';
 export interface DocumentParts {
   readonly config: Config;
   readonly database: Database;
+  readonly homes: TenantHomes;
   readonly clock: Clock;
   readonly ids: IdSource;
   readonly logger: Logger;
@@ -44,14 +46,14 @@ export interface Documents {
 }
 
 export function openDocuments(parts: DocumentParts): Documents {
-  const { config, database, clock, logger, secrets } = parts;
+  const { config, database, homes, clock, logger, secrets } = parts;
   const envelopes = new JobEnvelopes(secrets.jobEnvelope);
   const reader = new DocumentReader(config.bounds);
   const data = dataSource(parts, envelopes, () => worker.wake());
   const worker = new IngestionWorker({
     queue: new PostgresJobQueue(database.forDirectory(), clock),
     envelopes,
-    shelfOf: (principal) => new PostgresIngestionShelf(database.forTenant(principal)),
+    shelfOf: (principal) => new PostgresIngestionShelf(homes.forTenant(principal)),
     filesOf: (principal) => data.bind(principal).files,
     storesOf: (principal) => data.bind(principal).vectorStores,
     ownsQueue: config.database.url === undefined,
@@ -75,7 +77,7 @@ export function openDocuments(parts: DocumentParts): Documents {
 }
 
 function dataSource(
-  { config, database, clock, ids, embedding }: DocumentParts,
+  { config, database, homes, clock, ids, embedding }: DocumentParts,
   envelopes: JobEnvelopes,
   onEnqueued: () => void,
 ): TenantDataSource {
@@ -83,7 +85,7 @@ function dataSource(
   const sealJob: SealJob = (sealer, job) => envelopes.seal(sealer, job);
   return {
     bind(principal) {
-      const tenantDatabase = database.forTenant(principal);
+      const tenantDatabase = homes.forTenant(principal);
       return {
         files: new PostgresFileCabinet({ database: tenantDatabase, ids, clock, quota, principal, sealJob }),
         vectorStores: new PostgresVectorStoreCabinet({
@@ -98,7 +100,8 @@ function dataSource(
           language: config.retrieval.language,
         }),
         responses: openResponseCabinet(tenantDatabase),
-        usage: openUsageReader(tenantDatabase),
+        // The ledger is the bill and stays in the shared database, wherever the tenant lives.
+        usage: openUsageReader(database.forTenant(principal)),
         idempotency: openIdempotencyCabinet(tenantDatabase, clock),
       };
     },

@@ -1,5 +1,6 @@
 /** The route table: data plane, control plane, operations. */
 import type { IncomingHttpHeaders } from 'node:http';
+import { moveRoutes } from '../admin/move-routes.ts';
 import { statusRoutes } from '../admin/status-routes.ts';
 import { tenantRoutes } from '../admin/tenant-routes.ts';
 import { type OperatorUsage, usageRoutes } from '../admin/usage-routes.ts';
@@ -9,6 +10,7 @@ import { inferenceRoutes } from '../gateway/openai/inference-routes.ts';
 import { responseRoutes } from '../gateway/openai/response-routes.ts';
 import { vectorStoreRoutes } from '../gateway/openai/vector-store-routes.ts';
 import type { OperatorRoute, Route } from '../gateway/route.ts';
+import type { TenantMoves } from '../jobs/tenant-moves.ts';
 import type { PriceBook } from '../metering/price-book.ts';
 import type { UsageJournal } from '../metering/usage-journal.ts';
 import type { IdSource } from '../primitives/ids.ts';
@@ -25,6 +27,7 @@ export interface SurfaceParts {
   readonly config: Config;
   readonly identity: Identity;
   readonly directory: TenantRegistry;
+  readonly moves: TenantMoves;
   readonly usage: OperatorUsage;
   readonly journal: UsageJournal;
   readonly priceBook: PriceBook;
@@ -38,17 +41,21 @@ const contextTokensMax = 16_000;
 const pollAfterMs = 250;
 
 export function surfaces(parts: SurfaceParts): readonly Route[] {
-  const { path, retrieval, ids, config, identity, directory, usage, journal, priceBook } = parts;
+  const { path, retrieval, ids, config, identity, directory, moves, usage, journal, priceBook } = parts;
   const { clock, metrics, queue, inference } = path;
   const operator = mintOperatorScope('admin-token');
   const nowMs = () => clock.nowMs();
-  const control: readonly OperatorRoute[] = tenantRoutes({
-    operator,
-    registry: directory,
-    keys: identity.apiKeys,
-    tierNames: new Set(Object.keys(config.tiers)),
-    nowMs,
-  });
+  const control: readonly OperatorRoute[] = [
+    ...tenantRoutes({
+      operator,
+      registry: directory,
+      keys: identity.apiKeys,
+      tierNames: new Set(Object.keys(config.tiers)),
+      settle: (tenantId) => moves.move(operator, tenantId, 'siloed'),
+      nowMs,
+    }),
+    ...moveRoutes({ operator, registry: directory, moves }),
+  ];
   return [
     ...inferenceRoutes(path),
     ...responseRoutes({ ...path, retrieval, ids, contextTokensMax }),

@@ -1,6 +1,9 @@
 /** `bulkhead tenant create|list|suspend|resume`. */
+
+import { setTimeout as wait } from 'node:timers/promises';
 import { Command } from 'commander';
 import { openAdminClient } from './admin-client.ts';
+import { CommandError } from './command-error.ts';
 import { type OutputOptions, print, table, withOutput } from './output.ts';
 
 type TenantRow = { readonly id: string; readonly name: string; readonly tier: string; readonly state: string; readonly isolation: string };
@@ -11,6 +14,7 @@ export function tenantCommand(): Command {
     .addHelpText('after', '\nExample:\n  $ bulkhead tenant create acme --tier pro\n');
   tenant.addCommand(createCommand());
   tenant.addCommand(listCommand());
+  tenant.addCommand(moveCommand());
   tenant.addCommand(stateCommand('suspend', 'Refuse a tenant: its calls answer 403 within 5 seconds.'));
   tenant.addCommand(stateCommand('resume', 'Admit a suspended tenant again.'));
   return tenant;
@@ -22,12 +26,14 @@ function createCommand(): Command {
     .argument('<id>', 'lower-case letters, digits and dashes, 2 to 63 characters')
     .option('--name <name>', 'display name (default: the id)')
     .option('--tier <tier>', 'tier from the configuration', 'free')
-    .action(async (id: string, options: OutputOptions & { name?: string; tier: string }, self: Command) => {
+    .option('--siloed', 'in a database of its own')
+    .action(async (id: string, options: OutputOptions & { name?: string; tier: string; siloed?: boolean }, self: Command) => {
       await using client = await openAdminClient(self);
       const created = (await client.call('POST', '/admin/v1/tenants', {
         id,
         tier: options.tier,
         ...(options.name && { name: options.name }),
+        ...(options.siloed && { isolation: 'siloed' }),
       })) as TenantRow;
       print(
         options,
@@ -56,6 +62,39 @@ async function allTenants(client: Awaited<ReturnType<typeof openAdminClient>>): 
     tenants.push(...(page['data'] as TenantRow[]));
     if (page['has_more'] !== true) return tenants;
     after = `&after=${String(page['last_id'])}`;
+  }
+}
+
+type Move = {
+  readonly status: 'moving' | 'cleaning' | 'completed' | 'failed';
+  readonly isolation: string;
+  readonly tables: readonly { readonly table: string; readonly rows: number }[];
+};
+
+function moveCommand(): Command {
+  const command = new Command('move')
+    .description('Move a tenant into a database of its own, or back into the shared one, while it is served.')
+    .argument('<id>', 'the tenant')
+    .requiredOption('--to <isolation>', 'siloed or pooled')
+    .action(async (id: string, options: OutputOptions & { to: string }, self: Command) => {
+      await using client = await openAdminClient(self);
+      const path = `/admin/v1/tenants/${encodeURIComponent(id)}/move`;
+      const begun = (await client.call('POST', path, { to: options.to })) as Move;
+      const move = begun.status === 'completed' ? begun : await endOfMove(client, path, options.to);
+      const rows = move.tables.map(({ table: name, rows: count }) => [name, String(count)]);
+      print(options, move, () => `tenant ${id} is ${move.isolation}\n${table(['TABLE', 'ROWS'], rows)}`);
+    });
+  return withOutput(command, 'bulkhead tenant move acme --to siloed');
+}
+
+const movePollMs = 200;
+
+async function endOfMove(client: Awaited<ReturnType<typeof openAdminClient>>, path: string, destination: string): Promise<Move> {
+  for (;;) {
+    await wait(movePollMs);
+    const move = (await client.call('GET', path)) as Move;
+    if (move.status === 'failed') throw new CommandError(`the tenant was not moved and is ${move.isolation}; the server's log says why`);
+    if (move.status === 'completed' && move.isolation === destination) return move;
   }
 }
 

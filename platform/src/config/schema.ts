@@ -122,6 +122,12 @@ const bounds = z.strictObject({
   parseTimeoutMs: positiveInt.default(20_000),
   parseMemoryMb: positiveInt.default(256),
   databaseQueryTimeoutMs: positiveInt.default(30_000),
+  /** Databases of siloed tenants that are open at once; an embedded one holds about 100 MB and a thread. */
+  siloDatabasesOpenMax: positiveInt.default(8),
+  /** A tenant's own database is closed after this long without a request. */
+  siloIdleMs: positiveInt.default(60_000),
+  /** How long a write waits for the end of its tenant's move. */
+  tenantMoveWaitMaxMs: positiveInt.default(10_000),
 });
 
 /** A tenant's half of the bodies in memory must hold the largest it may send, or that one could never pass. */

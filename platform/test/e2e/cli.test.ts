@@ -34,6 +34,7 @@ const commands = [
   'serve',
   'tenant create',
   'tenant list',
+  'tenant move',
   'tenant suspend',
   'tenant resume',
   'key create',

@@ -32,7 +32,12 @@ export interface DatabaseOptions {
 
 type Role = 'bulkhead_runtime' | 'bulkhead_control' | 'bulkhead_ledger';
 
-export class Database {
+/** Runs transactions: one database, or whichever of several a tenant lives in. */
+export interface TransactionHost {
+  transaction<T>(start: TransactionStart, work: (sql: Sql) => Promise<T>): Promise<T>;
+}
+
+export class Database implements TransactionHost {
   readonly #pool: pg.Pool;
   readonly #whenOpen: () => Promise<void>;
 
@@ -90,8 +95,7 @@ export class Database {
       const sql = sqlOver(client);
       try {
         // Never a named statement: the embedded engine's connections share one session, and so one namespace of names.
-        if (start.tenantId !== undefined)
-          await client.query({ text: "SELECT set_config('app.tenant_id', $1, true)", values: [start.tenantId] });
+        if (start.tenantId !== undefined) await client.query(entrance(start, start.tenantId));
         const result = await work(sql);
         await client.query('COMMIT');
         return result;
@@ -130,13 +134,15 @@ export interface TransactionStart {
   readonly role: Role;
   readonly readOnly: boolean;
   readonly tenantId?: TenantId;
+  /** Asks the database whether the tenant lives there; fails with SQLSTATE BH001 or BH002 before any work when it does not. */
+  readonly asksResidence?: boolean;
 }
 
 export class TenantDatabase {
-  readonly #database: Database;
+  readonly #database: TransactionHost;
   readonly #tenantId: TenantId;
 
-  constructor(database: Database, principal: Principal) {
+  constructor(database: TransactionHost, principal: Principal) {
     this.#database = database;
     this.#tenantId = principal.tenantId;
   }
@@ -184,6 +190,11 @@ export class LedgerDatabase {
 function startText({ role, readOnly }: TransactionStart): string {
   const mode = readOnly ? 'ISOLATION LEVEL REPEATABLE READ READ ONLY' : 'ISOLATION LEVEL READ COMMITTED';
   return `BEGIN ${mode}; SELECT set_config('role', '${role}', true)`;
+}
+
+function entrance({ readOnly, asksResidence }: TransactionStart, tenantId: TenantId) {
+  if (asksResidence !== true) return { text: "SELECT set_config('app.tenant_id', $1, true)", values: [tenantId] };
+  return { text: 'SELECT app.enter_tenant($1, $2)', values: [tenantId, !readOnly] };
 }
 
 /** A statement that PostgreSQL itself refused leaves the connection in order; anything else (lost, timed out) does not. */

@@ -52,6 +52,13 @@ export async function pendingMigrations(database: Database): Promise<readonly st
   });
 }
 
+/** The same for two programs that bring the same migrations. */
+export function schemaDigest(): string {
+  const digest = createHash('sha256');
+  for (const { name, checksum } of readMigrations()) digest.update(`${name} ${checksum}\n`);
+  return digest.digest('hex').slice(0, 16);
+}
+
 function readMigrations(): readonly Migration[] {
   const names = readdirSync(folder).filter((name) => /^\d{4}_[a-z_]+\.sql$/.test(name));
   return names.toSorted().map((name) => {

@@ -1,0 +1,63 @@
+/** Which tenants have a database of their own, in the shared one. */
+import { sql } from 'kysely';
+import type { Clock } from '../../primitives/clock.ts';
+import type { TenantId } from '../../primitives/ids.ts';
+import type { Database } from './database.ts';
+
+export interface SiloRecord {
+  readonly tenantId: TenantId;
+  readonly place: string;
+  readonly state: 'preparing' | 'home' | 'leaving';
+}
+
+export class SiloRegister {
+  readonly #database: Database;
+  readonly #clock: Clock;
+
+  constructor(database: Database, clock: Clock) {
+    this.#database = database;
+    this.#clock = clock;
+  }
+
+  async find(tenantId: TenantId): Promise<SiloRecord | undefined> {
+    return (await this.#records(sql`tenant_id = ${tenantId}`))[0];
+  }
+
+  /** Tenants whose rows are in a database of their own. */
+  homes(): Promise<readonly SiloRecord[]> {
+    return this.#records(sql`state = 'home'`);
+  }
+
+  /** Tenants that were created to be siloed and have no database yet. */
+  async homeless(): Promise<readonly TenantId[]> {
+    const { rows } = await this.#database.forDirectory().read((db) =>
+      sql<{ readonly id: TenantId }>`
+        SELECT id FROM control.tenant tenant
+         WHERE isolation = 'siloed' AND state <> 'deleting' AND erased_at_ms IS NULL
+           AND NOT EXISTS (SELECT FROM control.silo WHERE tenant_id = tenant.id AND state = 'home') ORDER BY id`.execute(db),
+    );
+    return rows.map((row) => row.id);
+  }
+
+  /** Before the database is made, so that one a crash left half made is found. Keeps the state of a record that is there. */
+  async prepare(tenantId: TenantId, place: string): Promise<void> {
+    await this.#database.forDirectory().write((db) =>
+      sql`
+        INSERT INTO control.silo (tenant_id, place, state, created_at_ms) VALUES (${tenantId}, ${place}, 'preparing', ${this.#clock.nowMs()})
+        ON CONFLICT (tenant_id) DO NOTHING`.execute(db),
+    );
+  }
+
+  async remove(tenantId: TenantId): Promise<void> {
+    await this.#database.forDirectory().write((db) => sql`DELETE FROM control.silo WHERE tenant_id = ${tenantId}`.execute(db));
+  }
+
+  async #records(condition: ReturnType<typeof sql>): Promise<readonly SiloRecord[]> {
+    const { rows } = await this.#database
+      .forDirectory()
+      .read((db) =>
+        sql<SiloRecord>`SELECT tenant_id AS "tenantId", place, state FROM control.silo WHERE ${condition} ORDER BY tenant_id`.execute(db),
+      );
+    return rows;
+  }
+}
