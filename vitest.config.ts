@@ -1,10 +1,31 @@
 import { defineConfig } from 'vitest/config';
 
+/** Suites that speak to a database and not to an engine: they run on the embedded one and again on a real server. */
+const bothEngines = [
+  'platform/test/isolation/{catalogue-lint,database,idempotency}.test.ts',
+  'platform/test/auth/tenant-registries.test.ts',
+  'platform/test/metering/postgres-ledger.test.ts',
+  'platform/test/retrieval/{documents,ingestion,search,non-interference}.test.ts',
+  'platform/test/silos/tenant-move.test.ts',
+];
+/** Suites about the server itself. */
+const serverOnly = ['platform/test/server/**/*.test.ts'];
+
 export default defineConfig({
   test: {
     projects: [
       { test: { name: 'unit', include: ['platform/src/**/*.test.ts', 'scripts/**/*.test.ts'], testTimeout: 10_000 } },
-      { test: { name: 'system', include: ['platform/test/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 60_000 } },
+      { test: { name: 'system', include: ['platform/test/**/*.test.ts'], exclude: serverOnly, testTimeout: 60_000, hookTimeout: 60_000 } },
+      {
+        test: {
+          name: 'server',
+          include: [...bothEngines, ...serverOnly],
+          env: { BULKHEAD_TEST_ENGINE: 'server' },
+          globalSetup: 'platform/test/support/server-setup.ts',
+          testTimeout: 60_000,
+          hookTimeout: 180_000,
+        },
+      },
     ],
     maxWorkers: 2,
     passWithNoTests: false,

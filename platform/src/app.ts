@@ -17,7 +17,7 @@ import { openDocuments } from './app/documents.ts';
 import { openIdentity } from './app/identity.ts';
 import { embeddingOf, modelsOf, openPriceBook, openProviders, retrievalWeightsOf } from './app/models.ts';
 import { openSecrets } from './app/secrets.ts';
-import { openSilos } from './app/silos.ts';
+import { openSilos, settle } from './app/silos.ts';
 import { surfaces } from './app/surfaces.ts';
 import { createTenants } from './app/tenants.ts';
 import type { LoadedConfig } from './config/load.ts';
@@ -72,7 +72,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   await refuseOtherEmbedding(database, embeddingOf(config));
   const directory = new PostgresTenantDirectory(database, clock);
   await createTenants(config, directory, mintOperatorScope('configuration'));
-  const { homes, moves } = stack.use(await openSilos({ config, shared: database, inspect: refuseUnsafe, clock, logger }));
+  const { homes, moves } = stack.use(await openSilos({ config, shared: database, directory, inspect: refuseUnsafe, clock, logger }));
 
   onStep('models, prices, journal');
   const journal = await openJournal(stack, { config, database, logger });
@@ -106,6 +106,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     identity,
     directory,
     moves,
+    settle: (tenantId) => settle({ directory, logger }, moves, tenantId),
     usage,
     journal,
     priceBook,

@@ -3,13 +3,13 @@
 import { DataDirectoryLock } from '../adapters/postgres/data-directory-lock.ts';
 import { Database } from '../adapters/postgres/database.ts';
 import { EmbeddedEngine } from '../adapters/postgres/embedded-engine.ts';
+import { admitLogin, refuseUnfitLogin } from '../adapters/postgres/login-check.ts';
 import { type MigrationResult, migrate, pendingMigrations } from '../adapters/postgres/migrations.ts';
 import { ServerSilos } from '../adapters/postgres/server-silos.ts';
-import { SiloRegister } from '../adapters/postgres/silo-register.ts';
+import { silosSeenByOwner } from '../adapters/postgres/silo-register.ts';
 import { describeFindings, lintCatalogue } from '../audit/catalogue-lint.ts';
 import type { Config } from '../config/schema.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
-import { systemClock } from '../primitives/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 
 export interface OpenedDatabase extends AsyncDisposable {
@@ -17,12 +17,13 @@ export interface OpenedDatabase extends AsyncDisposable {
   readonly schema: MigrationResult;
 }
 
-/** Throws `data_directory_locked`, `schema_mismatch`, `unsafe_catalogue` or `database_unavailable`. */
+/** Throws `data_directory_locked`, `schema_mismatch`, `unsafe_login`, `unsafe_catalogue` or `database_unavailable`. */
 export async function openDatabase(config: Config, logger: Logger): Promise<OpenedDatabase> {
   await using stack = new AsyncDisposableStack();
   const database =
     config.database.url === undefined ? await openEmbedded(config, logger, stack) : openServer(config, config.database.url, stack);
   const schema = await bringUpToDate(config, database);
+  if (config.database.url !== undefined) await refuseUnfitLogin(database);
   await refuseUnsafe(database);
   const opened = stack.move();
   return { database, schema, [Symbol.asyncDispose]: () => opened.disposeAsync() };
@@ -39,6 +40,7 @@ export async function migrateDatabase(config: Config, logger: Logger): Promise<M
   const database = openServer(config, ownerUrl, stack);
   const result = await migrate(database);
   await refuseUnsafe(database);
+  if (config.database.url !== undefined) await admitLogin(database, config.database.url);
   await migrateSilos(config, database);
   return result;
 }
@@ -54,7 +56,7 @@ async function migrateSilos(config: Config, shared: Database): Promise<void> {
     poolSize: 1,
     inspect: refuseUnsafe,
   });
-  for (const { place } of await new SiloRegister(shared, systemClock).homes()) await silos.migrate(place);
+  for (const place of await silosSeenByOwner(shared)) await silos.migrate(place);
 }
 
 async function openEmbedded(config: Config, logger: Logger, stack: AsyncDisposableStack): Promise<Database> {

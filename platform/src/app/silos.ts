@@ -9,10 +9,13 @@ import type { SiloSource } from '../adapters/postgres/silo-source.ts';
 import { TenantHomes } from '../adapters/postgres/tenant-homes.ts';
 import { PostgresTenantMover } from '../adapters/postgres/tenant-mover.ts';
 import type { Config } from '../config/schema.ts';
+import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { TenantMoves } from '../jobs/tenant-moves.ts';
 import type { Clock } from '../primitives/clock.ts';
+import type { TenantId } from '../primitives/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import { mintOperatorScope } from '../tenancy/mint-operator-scope.ts';
+import type { TenantRegistry } from '../tenancy/tenant-directory.ts';
 
 export interface Silos extends AsyncDisposable {
   readonly homes: TenantHomes;
@@ -22,6 +25,7 @@ export interface Silos extends AsyncDisposable {
 export interface SiloParts {
   readonly config: Config;
   readonly shared: Database;
+  readonly directory: TenantRegistry;
   readonly inspect: (database: Database) => Promise<void>;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -44,14 +48,31 @@ export async function openSilos(parts: SiloParts): Promise<Silos> {
   const moves = stack.use(new TenantMoves(mover, logger));
   const operator = mintOperatorScope('job:moves');
   await moves.recover(operator);
-  for (const tenantId of await register.homeless()) await moves.move(operator, tenantId, 'siloed');
+  for (const tenantId of await register.homeless()) await settle(parts, moves, tenantId).catch(() => {});
   const homes = await TenantHomes.open({ shared, register, silos, moveWaitMaxMs, logger });
   forwardLeftJobs(stack, homes, logger);
   const opened = stack.move();
   return { homes, moves, [Symbol.asyncDispose]: () => opened.disposeAsync() };
 }
 
-export function siloSource({ config, inspect, logger }: Omit<SiloParts, 'shared' | 'clock'>): SiloSource {
+/** Makes the database of a tenant that was created siloed. When that fails the tenant is suspended: it must not live among the others meanwhile. */
+export async function settle(
+  { directory, logger }: Pick<SiloParts, 'directory' | 'logger'>,
+  moves: TenantMoves,
+  tenantId: TenantId,
+): Promise<void> {
+  const operator = mintOperatorScope('job:moves');
+  try {
+    await moves.move(operator, tenantId, 'siloed');
+  } catch (error) {
+    await directory.update(operator, tenantId, { state: 'suspended' });
+    const code = error instanceof BulkheadError ? error.code : undefined;
+    logger.error({ component: 'silos', tenantId, code }, 'the database of a siloed tenant could not be made; the tenant is suspended');
+    throw error;
+  }
+}
+
+export function siloSource({ config, inspect, logger }: Omit<SiloParts, 'shared' | 'clock' | 'directory'>): SiloSource {
   const { url, ownerUrl } = config.database;
   const common = { queryTimeoutMs: config.bounds.databaseQueryTimeoutMs, poolSize: siloPoolSize, inspect };
   return url === undefined

@@ -13,7 +13,7 @@ import type { OperatorRoute, Route } from '../gateway/route.ts';
 import type { TenantMoves } from '../jobs/tenant-moves.ts';
 import type { PriceBook } from '../metering/price-book.ts';
 import type { UsageJournal } from '../metering/usage-journal.ts';
-import type { IdSource } from '../primitives/ids.ts';
+import type { IdSource, TenantId } from '../primitives/ids.ts';
 import type { InferenceParts } from '../request-path/serve-inference.ts';
 import type { RetrievalPath } from '../request-path/serve-retrieval.ts';
 import { mintOperatorScope } from '../tenancy/mint-operator-scope.ts';
@@ -28,6 +28,7 @@ export interface SurfaceParts {
   readonly identity: Identity;
   readonly directory: TenantRegistry;
   readonly moves: TenantMoves;
+  readonly settle: (tenantId: TenantId) => Promise<void>;
   readonly usage: OperatorUsage;
   readonly journal: UsageJournal;
   readonly priceBook: PriceBook;
@@ -51,7 +52,7 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
       registry: directory,
       keys: identity.apiKeys,
       tierNames: new Set(Object.keys(config.tiers)),
-      settle: (tenantId) => moves.move(operator, tenantId, 'siloed'),
+      settle: parts.settle,
       nowMs,
     }),
     ...moveRoutes({ operator, registry: directory, moves }),

@@ -1,7 +1,7 @@
 /** `bulkhead doctor`: what is configured, what works, and what to do about the rest. */
 import { accessSync, constants, mkdirSync } from 'node:fs';
 import { Command } from 'commander';
-import { migrateDatabase } from '../app/database.ts';
+import { openDatabase } from '../app/database.ts';
 import { ConfigError, type LoadedConfig, loadConfig, systemSources } from '../config/load.ts';
 import { silentLogger } from '../telemetry/logger.ts';
 import { type OutputOptions, print, withOutput } from './output.ts';
@@ -78,8 +78,8 @@ function dataDirFinding(dataDir: string): Finding {
 async function databaseFinding(loaded: LoadedConfig): Promise<Finding> {
   const kind = loaded.config.database.url === undefined ? 'embedded PostgreSQL' : 'PostgreSQL server';
   try {
-    const result = await migrateDatabase(loaded.config, silentLogger);
-    return { check: 'database', ok: true, detail: `${kind}, schema ${result.version}, catalogue clean` };
+    await using opened = await openDatabase(loaded.config, silentLogger);
+    return { check: 'database', ok: true, detail: `${kind}, schema ${opened.schema.version}, catalogue clean` };
   } catch (error) {
     return { check: 'database', ok: false, detail: `${kind}: ${error instanceof Error ? error.message : 'cannot be opened'}` };
   }

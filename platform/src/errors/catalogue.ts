@@ -104,6 +104,7 @@ export const errorCatalogue = {
   database_unavailable: { status: 503, type: 'server_error', shouldRetry: true },
   data_directory_locked: { status: 503, type: 'server_error', shouldRetry: false },
   schema_mismatch: { status: 503, type: 'server_error', shouldRetry: false },
+  unsafe_login: { status: 503, type: 'server_error', shouldRetry: false },
   unsafe_catalogue: { status: 503, type: 'server_error', shouldRetry: false },
   client_closed_request: { status: 499, type: 'invalid_request_error', shouldRetry: false },
   internal_error: { status: 500, type: 'server_error' },

@@ -9,7 +9,7 @@ import { sql } from 'kysely';
 import { afterEach, describe, expect, it } from 'vitest';
 import { DataDirectoryLock } from '../../src/adapters/postgres/data-directory-lock.ts';
 import { BulkheadError } from '../../src/errors/bulkhead-error.ts';
-import { openTestDatabase, principalOf } from '../support/embedded-database.ts';
+import { openEmbeddedTestDatabase, principalOf } from '../support/embedded-database.ts';
 
 const directories: string[] = [];
 afterEach(() => {
@@ -46,7 +46,7 @@ describe('the embedded database', () => {
         seen.push(Number(line.value));
       await kill(child);
       acknowledged = Math.max(acknowledged, ...seen);
-      await using db = await openTestDatabase({ dataDir });
+      await using db = await openEmbeddedTestDatabase({ dataDir });
       const { rows } = await db.database
         .forTenant(principalOf('acme'))
         .read((q) => sql<{ readonly id: string }>`SELECT id FROM app.response`.execute(q));
@@ -56,7 +56,7 @@ describe('the embedded database', () => {
   });
 
   it('is restarted by the watchdog when a statement does not end, answers 503 meanwhile, and works again', async () => {
-    await using db = await openTestDatabase({ queryTimeoutMs: 1_000 });
+    await using db = await openEmbeddedTestDatabase({ queryTimeoutMs: 1_000 });
     const tenant = db.database.forTenant(principalOf('acme'));
     await tenant.write((q) =>
       sql`INSERT INTO app.response (id, created_at_ms, response, input_items) VALUES ('kept', 1, '{}', '[]')`.execute(q),
@@ -84,14 +84,14 @@ describe('the embedded database', () => {
 
   it('opens below a path too long for a socket', async () => {
     const dataDir = join(newDirectory(), 'd'.repeat(120));
-    await using db = await openTestDatabase({ dataDir });
+    await using db = await openEmbeddedTestDatabase({ dataDir });
     expect(await db.database.probe()).toBe(true);
     expect(db.engine.socketDir.startsWith(dataDir)).toBe(false);
   });
 
   it('leaves no socket behind when it closes', async () => {
     const dataDir = newDirectory();
-    const db = await openTestDatabase({ dataDir });
+    const db = await openEmbeddedTestDatabase({ dataDir });
     const socket = join(db.engine.socketDir, '.s.PGSQL.5432');
     expect(existsSync(socket)).toBe(true);
     await db[Symbol.asyncDispose]();

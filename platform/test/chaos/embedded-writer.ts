@@ -1,9 +1,9 @@
 /** Writes responses as acme and prints each id once the database has acknowledged it; killed by its parent. Argument: the data directory. */
 import { openResponseCabinet } from '../../src/adapters/postgres/responses.ts';
-import { openTestDatabase, principalOf } from '../support/embedded-database.ts';
+import { openEmbeddedTestDatabase, principalOf } from '../support/embedded-database.ts';
 
 const [, , dataDir = ''] = process.argv;
-const db = await openTestDatabase({ dataDir });
+const db = await openEmbeddedTestDatabase({ dataDir });
 const responses = openResponseCabinet(db.database.forTenant(principalOf('acme')));
 const startedWith = Number(process.argv[3] ?? 0);
 for (let index = startedWith; ; index++) {

@@ -6,7 +6,9 @@ import type { Database } from '../../src/adapters/postgres/database.ts';
 import { EmbeddedSilos } from '../../src/adapters/postgres/embedded-silos.ts';
 import { MoveRecords } from '../../src/adapters/postgres/move-records.ts';
 import { OpenSilos } from '../../src/adapters/postgres/open-silos.ts';
+import { ServerSilos } from '../../src/adapters/postgres/server-silos.ts';
 import { SiloRegister } from '../../src/adapters/postgres/silo-register.ts';
+import type { SiloSource } from '../../src/adapters/postgres/silo-source.ts';
 import { PostgresTenantDirectory } from '../../src/adapters/postgres/tenant-directory.ts';
 import { TenantHomes } from '../../src/adapters/postgres/tenant-homes.ts';
 import { type MoveStep, PostgresTenantMover } from '../../src/adapters/postgres/tenant-mover.ts';
@@ -14,6 +16,7 @@ import { systemClock } from '../../src/primitives/clock.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
 import { mintOperatorScope } from '../../src/tenancy/mint-operator-scope.ts';
 import { openTestDatabase, principalOf, tenantId } from '../support/embedded-database.ts';
+import { urlOf } from '../support/server-database.ts';
 
 export const operator = mintOperatorScope('test');
 
@@ -23,7 +26,7 @@ export interface SiloWorld extends AsyncDisposable {
   readonly mover: PostgresTenantMover;
   readonly silos: OpenSilos;
   readonly register: SiloRegister;
-  readonly source: EmbeddedSilos;
+  readonly source: SiloSource;
   readonly dataDir: string;
   addTenant(id: string): Promise<void>;
 }
@@ -35,7 +38,11 @@ export async function openSiloWorld(
   const db = await openTestDatabase({ dataDir });
   const shared = db.database;
   const clock = systemClock;
-  const source = new EmbeddedSilos({ dataDir, queryTimeoutMs: 30_000, poolSize: 4, inspect: async () => {}, logger: silentLogger });
+  const common = { queryTimeoutMs: 30_000, poolSize: 4, inspect: async () => {} };
+  const isServer = process.env['BULKHEAD_TEST_ENGINE'] === 'server';
+  const source = isServer
+    ? new ServerSilos({ ...common, url: urlOf('postgres'), ownerUrl: urlOf('postgres') })
+    : new EmbeddedSilos({ ...common, dataDir, logger: silentLogger });
   const bounds = { openMax: 2, idleMs: 60_000, roomWaitMaxMs: 10_000 };
   const silos = new OpenSilos(source, { bounds, clock, logger: silentLogger });
   const register = new SiloRegister(shared, clock);

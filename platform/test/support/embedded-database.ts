@@ -1,4 +1,4 @@
-/** A migrated embedded database in a temporary directory, for tests. */
+/** A migrated database for tests: an embedded one in a temporary directory, or in the project `server` one of its own on a real server. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,16 +9,27 @@ import { parseTenantId, type TenantId } from '../../src/primitives/ids.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
 import { mintPrincipal } from '../../src/tenancy/mint-principal.ts';
 import type { Principal } from '../../src/tenancy/principal.ts';
+import { openServerDatabase } from './server-database.ts';
 
 export interface TestDatabase extends AsyncDisposable {
   readonly database: Database;
+}
+
+export interface EmbeddedTestDatabase extends TestDatabase {
   readonly engine: EmbeddedEngine;
   readonly dataDir: string;
 }
 
-export async function openTestDatabase(
-  options: { readonly dataDir?: string; readonly queryTimeoutMs?: number } = {},
-): Promise<TestDatabase> {
+interface TestDatabaseOptions {
+  readonly dataDir?: string;
+  readonly queryTimeoutMs?: number;
+}
+
+export function openTestDatabase(options: TestDatabaseOptions = {}): Promise<TestDatabase> {
+  return process.env['BULKHEAD_TEST_ENGINE'] === 'server' ? openServerDatabase() : openEmbeddedTestDatabase(options);
+}
+
+export async function openEmbeddedTestDatabase(options: TestDatabaseOptions = {}): Promise<EmbeddedTestDatabase> {
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), 'bulkhead-db-'));
   const queryTimeoutMs = options.queryTimeoutMs ?? 30_000;
   const engine = await EmbeddedEngine.open({ dataDir, queryTimeoutMs, logger: silentLogger });

@@ -29,6 +29,7 @@ const folder = new URL('./migrations/', import.meta.url);
 export async function migrate(database: Database): Promise<MigrationResult> {
   const migrations = readMigrations();
   return database.withClient(async (client) => {
+    await becomeAbleToOwn(client);
     await client.query(
       'CREATE TABLE IF NOT EXISTS public.bulkhead_migration (name text PRIMARY KEY, checksum text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())',
     );
@@ -41,6 +42,25 @@ export async function migrate(database: Database): Promise<MigrationResult> {
       await client.query('SELECT pg_advisory_unlock($1)', [advisoryLock]);
     }
   });
+}
+
+/** The migrations act as `bulkhead_owner`. Who creates a role may administer it and, since PostgreSQL 16, not become it without saying so. */
+async function becomeAbleToOwn(client: pg.PoolClient): Promise<void> {
+  const { rows } = await client.query<{ readonly able: boolean; readonly there: boolean }>(`
+    SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'bulkhead_owner') AS there,
+      EXISTS (SELECT FROM pg_roles WHERE rolname = 'bulkhead_owner' AND pg_has_role(oid, 'SET')) AS able`);
+  if (rows[0]?.able === true) return;
+  if (rows[0]?.there !== true) {
+    await client.query('CREATE ROLE bulkhead_owner NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOINHERIT');
+  }
+  try {
+    await client.query('GRANT bulkhead_owner TO CURRENT_USER WITH INHERIT FALSE, SET TRUE');
+  } catch (cause) {
+    // Roles belong to the whole cluster.
+    const roles = 'bulkhead_owner, bulkhead_runtime, bulkhead_control, bulkhead_ledger';
+    const message = `The roles of another Bulkhead are in this cluster. As a superuser: GRANT ${roles} TO <the owner's login> WITH ADMIN TRUE, INHERIT FALSE, SET TRUE;`;
+    throw new BulkheadError('unsafe_login', message, { cause });
+  }
 }
 
 /** Names of the migrations this code brings that the database does not have. */

@@ -3,9 +3,11 @@
  * runtime's login, which can do neither, uses them.
  */
 import { createHash } from 'node:crypto';
+import type pg from 'pg';
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
 import { Database } from './database.ts';
 import { DatabaseStatementError } from './database-error.ts';
+import { admitLogin } from './login-check.ts';
 import { migrate, pendingMigrations } from './migrations.ts';
 import { type OpenSilo, SiloGone, type SiloSource } from './silo-source.ts';
 
@@ -20,10 +22,12 @@ export interface ServerSiloOptions {
 }
 
 const template = 'bulkhead_silo_template';
+/** Arbitrary, constant. */
+const templateLock = 7_070_004;
 
 export class ServerSilos implements SiloSource {
   readonly #options: ServerSiloOptions;
-  #template: Promise<void> | undefined;
+  #hasTemplate = false;
 
   constructor(options: ServerSiloOptions) {
     this.#options = options;
@@ -35,13 +39,19 @@ export class ServerSilos implements SiloSource {
   }
 
   async create(place: string): Promise<void> {
-    this.#template ??= this.#makeTemplate();
-    await this.#template.catch((error: unknown) => {
-      this.#template = undefined;
-      throw error;
+    await using owner = this.#ownerOf(undefined);
+    await owner.database.withClient(async (client) => {
+      // A template that somebody is connected to cannot be copied, so makers take turns.
+      await client.query('SELECT pg_advisory_lock($1)', [templateLock]);
+      try {
+        if (!this.#hasTemplate) await this.#makeTemplate(client);
+        this.#hasTemplate = true;
+        await client.query(`DROP DATABASE IF EXISTS ${quoted(place)} WITH (FORCE)`);
+        await client.query(`CREATE DATABASE ${quoted(place)} TEMPLATE ${template}`);
+      } finally {
+        await client.query('SELECT pg_advisory_unlock($1)', [templateLock]);
+      }
     });
-    await this.destroy(place);
-    await this.#asOwner((owner) => owner.withClient((client) => client.query(`CREATE DATABASE ${quoted(place)} TEMPLATE ${template}`)));
   }
 
   async open(place: string): Promise<OpenSilo> {
@@ -61,28 +71,27 @@ export class ServerSilos implements SiloSource {
   }
 
   async destroy(place: string): Promise<void> {
-    await this.#asOwner((owner) => owner.withClient((client) => client.query(`DROP DATABASE IF EXISTS ${quoted(place)} WITH (FORCE)`)));
+    await using owner = this.#ownerOf(undefined);
+    await owner.database.withClient((client) => client.query(`DROP DATABASE IF EXISTS ${quoted(place)} WITH (FORCE)`));
   }
 
   /** Brings a tenant's database to the current schema, as the owner. */
   async migrate(place: string): Promise<void> {
     await using owner = this.#ownerOf(place);
     await migrate(owner.database);
+    await admitLogin(owner.database, this.#options.url);
   }
 
-  async #makeTemplate(): Promise<void> {
-    await this.#asOwner((owner) =>
-      owner.withClient(async (client) => {
-        const { rows } = await client.query('SELECT 1 FROM pg_database WHERE datname = $1', [template]);
-        if (rows.length === 0) await client.query(`CREATE DATABASE ${template}`);
-      }),
-    );
-    await this.migrate(template);
-  }
-
-  async #asOwner(work: (owner: Database) => Promise<unknown>): Promise<void> {
-    await using owner = this.#ownerOf(undefined);
-    await work(owner.database);
+  async #makeTemplate(client: pg.PoolClient): Promise<void> {
+    const { rows } = await client.query('SELECT 1 FROM pg_database WHERE datname = $1', [template]);
+    try {
+      if (rows.length === 0) await client.query(`CREATE DATABASE ${template}`);
+      await this.migrate(template);
+    } catch (error) {
+      if (!(error instanceof DatabaseStatementError) || error.sqlState !== insufficientPrivilege) throw error;
+      const message = `The owner may not make the database ${template}. As a superuser, with the owner's login for it: CREATE DATABASE ${template} OWNER <owner>; and in it CREATE EXTENSION vector;`;
+      throw new BulkheadError('not_ready', message);
+    }
   }
 
   #ownerOf(place: string | undefined): OpenSilo {
@@ -106,6 +115,7 @@ export class ServerSilos implements SiloSource {
 }
 
 const noSuchDatabase = '3D000';
+const insufficientPrivilege = '42501';
 
 /** Our own names: letters, digits, underscores. */
 function quoted(place: string): string {

@@ -10,6 +10,20 @@ export interface SiloRecord {
   readonly state: 'preparing' | 'home' | 'leaving';
 }
 
+/** Places of all silos, for the owner's login, which may take no role of requests. */
+export async function silosSeenByOwner(owner: Database): Promise<readonly string[]> {
+  return owner.withClient(async (client) => {
+    await client.query('BEGIN');
+    try {
+      await client.query('SET LOCAL ROLE bulkhead_owner');
+      const { rows } = await client.query<{ readonly place: string }>("SELECT place FROM control.silo WHERE state = 'home' ORDER BY place");
+      return rows.map((row) => row.place);
+    } finally {
+      await client.query('ROLLBACK');
+    }
+  });
+}
+
 export class SiloRegister {
   readonly #database: Database;
   readonly #clock: Clock;

@@ -1,0 +1,198 @@
+/** A whole Bulkhead on a real PostgreSQL, set up by the statements of the guide: refused with a wrong login, serving with the right one, directly and behind PgBouncer. */
+import { execFile } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import OpenAI from 'openai';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type RunningService, startPgBouncer, startPostgres } from '../../../scripts/services.mjs';
+import { type RunningBulkhead, startBulkhead } from '../support/running-bulkhead.ts';
+import { onServer as runAt, urlAt } from '../support/server-database.ts';
+
+const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
+const guide = readFileSync(new URL('../../../docs/guides/postgresql.md', import.meta.url), 'utf8');
+const workDir = mkdtempSync(join(tmpdir(), 'bulkhead-server-'));
+const adminToken = 'an-admin-token-for-tests';
+const name = 'guide';
+/** Its own: roles belong to a whole server, and the guide begins where there are none. */
+let server: RunningService;
+const urlOf = (database: string, login?: string) => urlAt(server.url, database, login);
+const onServer = (statements: readonly string[], database = 'postgres') => runAt(statements, urlOf(database));
+
+/** The statements that the guide tells an operator to run, for this test's database and logins. */
+function guideStatements(block: number): readonly string[] {
+  const blocks = [...guide.matchAll(/```sql\n([\s\S]*?)```/g)].map((match) => match[1] ?? '');
+  const text = (blocks[block] ?? '').replaceAll('bulkhead_admin', `${name}_admin`).replaceAll('bulkhead_login', `${name}_login`);
+  return text
+    .replace('CREATE DATABASE bulkhead ', `CREATE DATABASE ${name} `)
+    .split(';')
+    .map((statement) => statement.trim())
+    .filter((statement) => statement !== '');
+}
+
+function configOf(url: string): string {
+  return JSON.stringify({
+    database: { url, ownerUrl: urlOf(name, `${name}_admin`) },
+    auth: { adminToken, secret: 'a secret that the replicas of one database share' },
+    providers: [{ id: 'sim', kind: 'simulated', timeToFirstTokenMs: 1, tokensPerSecond: 10_000 }],
+    models: [{ id: 'sim-fast', deployments: [{ provider: 'sim', model: 'sim-fast' }] }],
+    logging: { level: 'warn' },
+  });
+}
+
+function directory(part: string): string {
+  const path = join(workDir, part);
+  mkdirSync(path);
+  return path;
+}
+
+function command(url: string, ...args: readonly string[]): Promise<{ readonly code: number; readonly said: string }> {
+  const file = join(workDir, 'bulkhead.yaml');
+  writeFileSync(file, configOf(url));
+  const env = { PATH: process.env['PATH'], BULKHEAD_DATA_DIR: join(workDir, 'data') };
+  return new Promise((resolve) => {
+    execFile(process.execPath, [main, '--config', file, ...args], { env, cwd: workDir, timeout: 50_000 }, (error, out, err) => {
+      resolve({ code: error === null ? 0 : Number(error.code ?? 1), said: out + err });
+    });
+  });
+}
+
+async function asOperator(bulkhead: RunningBulkhead, path: string, body: unknown): Promise<Record<string, unknown>> {
+  const headers = { authorization: `Bearer ${adminToken}`, 'content-type': 'application/json' };
+  const answer = await fetch(`${bulkhead.baseUrl}/admin/v1${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
+  const text = await answer.text();
+  expect(answer.status, `${path}: ${text}\n${bulkhead.log()}`).toBe(201);
+  return JSON.parse(text) as Record<string, unknown>;
+}
+
+async function clientOf(bulkhead: RunningBulkhead, tenant: string, isolation: 'pooled' | 'siloed'): Promise<OpenAI> {
+  await asOperator(bulkhead, '/tenants', { id: tenant, tier: 'pro', isolation });
+  const { key } = await asOperator(bulkhead, `/tenants/${tenant}/keys`, { name: 'test' });
+  return new OpenAI({ baseURL: `${bulkhead.baseUrl}/v1`, apiKey: String(key), maxRetries: 0 });
+}
+
+/** Uploads a document with a secret of its own, asks about it, and returns what the store holds. */
+async function fillAndAsk(client: OpenAI, secret: string) {
+  const store = await client.vectorStores.create({ name: 'notes' });
+  const file = new File([`The password of the archive is ${secret}.`], `${secret}.txt`);
+  expect((await client.vectorStores.files.uploadAndPoll(store.id, file)).status).toBe('completed');
+  const response = await client.responses.create({
+    model: 'sim-fast',
+    input: 'What is the password of the archive?',
+    tools: [{ type: 'file_search', vector_store_ids: [store.id] }],
+  });
+  const found = await client.vectorStores.search(store.id, { query: 'password of the archive' });
+  return { storeId: store.id, responseId: response.id, files: found.data.map((hit) => hit.filename) };
+}
+
+beforeAll(async () => {
+  server = await startPostgres({ isFresh: true });
+  await onServer(guideStatements(0));
+  await onServer(guideStatements(1), name);
+  await onServer(guideStatements(2));
+  await onServer(guideStatements(3), 'bulkhead_silo_template');
+});
+afterAll(async () => {
+  await server.stop();
+  rmSync(workDir, { recursive: true, force: true });
+});
+
+describe('the login that serves', () => {
+  it('is refused until the schema is there, and told what to run', async () => {
+    const { code, said } = await command(urlOf(name, `${name}_login`), 'doctor');
+    expect(code).not.toBe(0);
+    expect(said).toContain('bulkhead migrate');
+  });
+
+  it('may serve after bulkhead migrate, which the guide says is enough', async () => {
+    const migrated = await command(urlOf(name, `${name}_login`), 'migrate');
+    expect(migrated.code, migrated.said).toBe(0);
+    const { code, said } = await command(urlOf(name, `${name}_login`), 'doctor');
+    expect(code, said).toBe(0);
+  });
+
+  const faults: readonly (readonly [string, string, string, string])[] = [
+    ['bypasses row-level security', 'ALTER ROLE %l BYPASSRLS', 'NOBYPASSRLS', 'ALTER ROLE %l NOBYPASSRLS'],
+    ['may create roles', 'ALTER ROLE %l CREATEROLE', 'NOCREATEROLE', 'ALTER ROLE %l NOCREATEROLE'],
+    ['may become the owner of the tables', 'GRANT bulkhead_owner TO %l', 'REVOKE bulkhead_owner', 'REVOKE bulkhead_owner FROM %l'],
+    ['lacks a role', 'REVOKE bulkhead_ledger FROM %l', 'GRANT bulkhead_ledger', 'GRANT bulkhead_ledger TO %l WITH INHERIT FALSE, SET TRUE'],
+  ];
+
+  it.each(faults)('is refused when it %s, and served again once mended as the message says', async (_, plant, advice, mend) => {
+    const login = `${name}_login`;
+    // As whoever granted it: PostgreSQL keeps the grants of each grantor apart.
+    await onServer([`SET ROLE ${name}_admin`, plant.replace('%l', login)], name).catch(() => onServer([plant.replace('%l', login)], name));
+    try {
+      const { code, said } = await command(urlOf(name, login), 'doctor');
+      expect(code, said).not.toBe(0);
+      expect(said).toContain(advice);
+      expect(said).toContain(login);
+    } finally {
+      await onServer([mend.replace('%l', login)], name);
+      await onServer([`SET ROLE ${name}_admin`, mend.replace('%l', login)], name).catch(() => {});
+    }
+    expect((await command(urlOf(name, login), 'doctor')).code).toBe(0);
+  });
+
+  it('is refused when it is a superuser, or the owner', async () => {
+    expect((await command(urlOf(name), 'doctor')).said).toContain('superuser');
+    expect((await command(urlOf(name, `${name}_admin`), 'doctor')).said).toContain('bulkhead_owner');
+  });
+});
+
+describe('a whole Bulkhead on the server', () => {
+  it('serves pooled and siloed tenants from their own documents, and finds everything after kill -9', async () => {
+    const dataDir = directory('serving');
+    const config = configOf(urlOf(name, `${name}_login`));
+    const secrets = { pooled: 'heron', siloed: 'marten' } as const;
+    const filled = new Map<string, { readonly client: OpenAI; readonly left: Awaited<ReturnType<typeof fillAndAsk>> }>();
+    {
+      await using bulkhead = await startBulkhead({ dataDir, config });
+      for (const isolation of ['pooled', 'siloed'] as const) {
+        const client = await clientOf(bulkhead, `${isolation}-tenant`, isolation);
+        const left = await fillAndAsk(client, secrets[isolation]);
+        expect(left.files).toEqual([`${secrets[isolation]}.txt`]);
+        filled.set(isolation, { client, left });
+      }
+      await bulkhead.stop('SIGKILL');
+    }
+    await using bulkhead = await startBulkhead({ dataDir, config });
+    for (const [isolation, { client, left }] of filled) {
+      const again = new OpenAI({ baseURL: `${bulkhead.baseUrl}/v1`, apiKey: client.apiKey, maxRetries: 0 });
+      expect((await again.responses.retrieve(left.responseId)).id).toBe(left.responseId);
+      expect((await again.vectorStores.list()).data.map((store) => store.id)).toEqual([left.storeId]);
+      for (const [other, { left: foreign }] of filled) {
+        if (other !== isolation) await expect(again.vectorStores.retrieve(foreign.storeId)).rejects.toMatchObject({ status: 404 });
+      }
+    }
+  });
+
+  it('works behind PgBouncer in transaction mode, and comes back after it was gone', async () => {
+    const users = [`${name}_login`, 'postgres'];
+    let bouncer: RunningService = await startPgBouncer(urlOf(name, `${name}_login`), { users });
+    try {
+      await using bulkhead = await startBulkhead({ dataDir: directory('bounced'), config: configOf(bouncer.url) });
+      const client = await clientOf(bulkhead, 'bounced-tenant', 'pooled');
+      const clients = await Promise.all(Array.from({ length: 4 }, (_, index) => clientOf(bulkhead, `bounced-${index}`, 'pooled')));
+      const answers = await Promise.all(clients.map((each, index) => fillAndAsk(each, `secret-${index}`)));
+      expect(answers.map(({ files }) => files)).toEqual(clients.map((_, index) => [`secret-${index}.txt`]));
+      await bouncer.stop();
+      await expect(client.vectorStores.list()).rejects.toMatchObject({ status: 503 });
+      bouncer = await startPgBouncer(urlOf(name, `${name}_login`), { users, port: Number(new URL(bouncer.url).port) });
+      await expect
+        .poll(
+          async () =>
+            client.vectorStores.list().then(
+              ({ data }) => data.length,
+              () => -1,
+            ),
+          { timeout: 20_000, interval: 250 },
+        )
+        .toBe(0);
+      expect((await fillAndAsk(client, 'back')).files).toEqual(['back.txt']);
+    } finally {
+      await bouncer.stop();
+    }
+  });
+});

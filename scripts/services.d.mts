@@ -1,0 +1,13 @@
+/** Why there can be no servers here, as a sentence with what to do; undefined when there can be. */
+export function whyNoServers(): string | undefined;
+
+export interface RunningService {
+  readonly url: string;
+  stop(): Promise<void>;
+}
+
+export function startPostgres(options?: { readonly isFresh?: boolean }): Promise<RunningService>;
+export function startPgBouncer(
+  serverUrl: string,
+  options: { readonly users: readonly string[]; readonly port?: number },
+): Promise<RunningService>;
