@@ -14,7 +14,7 @@ import type { TenantMove } from '../tenancy/tenant-move.ts';
 export interface MoveRunner {
   readonly isFull: boolean;
   isMoving(tenantId: TenantId): boolean;
-  start(operator: OperatorScope, tenantId: TenantId, destination: TenantIsolation): void;
+  start(operator: OperatorScope, tenantId: TenantId, destination: TenantIsolation): Promise<void>;
   find(operator: OperatorScope, tenantId: TenantId): Promise<TenantMove | undefined>;
 }
 
@@ -42,7 +42,7 @@ async function startMove({ operator, registry, moves }: MoveRouteParts, exchange
   if (moves.isMoving(tenant.id)) throw new BulkheadError('not_ready', 'This tenant is being moved already.');
   if (tenant.isolation === to) return { kind: 'json', status: 200, body: movingShape(tenant, to, 'completed') };
   if (moves.isFull) throw new BulkheadError('capacity_unavailable', 'Other tenants are being moved; try again.', { retryAfterMs: 5_000 });
-  moves.start(operator, tenant.id, to);
+  await moves.start(operator, tenant.id, to);
   return { kind: 'json', status: 202, body: movingShape(tenant, to, 'moving') };
 }
 

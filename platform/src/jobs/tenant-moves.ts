@@ -6,7 +6,7 @@ import { mintPrincipal } from '../tenancy/mint-principal.ts';
 import type { OperatorScope } from '../tenancy/operator-scope.ts';
 import type { Principal } from '../tenancy/principal.ts';
 import type { TenantIsolation } from '../tenancy/tenant.ts';
-import type { TenantMove, TenantMover } from '../tenancy/tenant-move.ts';
+import type { MoveOrder, TenantMove, TenantMover } from '../tenancy/tenant-move.ts';
 
 /** Each copies as fast as it can; more at once would slow everybody's requests. */
 const movesMax = 2;
@@ -23,12 +23,16 @@ export class TenantMoves implements AsyncDisposable {
   }
 
   /** Resolves when the tenant lives there. Throws `capacity_unavailable` while too many tenants move, and whatever ended the move. */
-  async move(operator: OperatorScope, tenantId: TenantId, destination: TenantIsolation): Promise<void> {
+  move(operator: OperatorScope, tenantId: TenantId, destination: TenantIsolation): Promise<void> {
+    return this.#run(operator, tenantId, { destination });
+  }
+
+  async #run(operator: OperatorScope, tenantId: TenantId, order: Omit<MoveOrder, 'signal'>): Promise<void> {
     if (this.#running.size >= movesMax) {
       throw new BulkheadError('capacity_unavailable', `${movesMax} tenants are being moved; try again later.`, { retryAfterMs: 5_000 });
     }
     if (this.#running.has(tenantId)) throw new BulkheadError('not_ready', 'This tenant is being moved already.');
-    const moving = this.#mover.move(operator, principalOf(tenantId), { destination, signal: this.#stop.signal });
+    const moving = this.#mover.move(operator, principalOf(tenantId), { ...order, signal: this.#stop.signal });
     this.#running.set(
       tenantId,
       moving.then(
@@ -43,12 +47,14 @@ export class TenantMoves implements AsyncDisposable {
     }
   }
 
-  /** The same without waiting for its end, which `find` tells. */
-  start(operator: OperatorScope, tenantId: TenantId, destination: TenantIsolation): void {
-    this.move(operator, tenantId, destination).catch((error: unknown) => {
+  /** The same, waiting only until it is on record; `find` tells how it goes on. */
+  start(operator: OperatorScope, tenantId: TenantId, destination: TenantIsolation): Promise<void> {
+    const { promise: begun, resolve: onBegun } = Promise.withResolvers<void>();
+    const moved = this.#run(operator, tenantId, { destination, onBegun }).catch((error: unknown) => {
       const code = error instanceof BulkheadError ? error.code : undefined;
       this.#logger.error({ component: 'moves', tenantId, code }, 'a tenant was not moved and stays where it was');
     });
+    return Promise.race([begun, moved]);
   }
 
   isMoving(tenantId: TenantId): boolean {

@@ -30,4 +30,6 @@ export interface MoveOrder {
   readonly destination: TenantIsolation;
   /** Aborting takes the move back, unless it has switched. */
   readonly signal: AbortSignal;
+  /** Called when the move is on record, before anything is copied. */
+  readonly onBegun?: (() => void) | undefined;
 }

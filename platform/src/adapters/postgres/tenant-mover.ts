@@ -69,12 +69,13 @@ export class PostgresTenantMover implements TenantMover {
     this.#parts = parts;
   }
 
-  async move(operator: OperatorScope, tenant: Principal, { destination, signal }: MoveOrder): Promise<TenantMove | undefined> {
+  async move(operator: OperatorScope, tenant: Principal, { destination, signal, onBegun }: MoveOrder): Promise<TenantMove | undefined> {
     assert(OperatorScope.is(operator), 'moving a tenant needs an operator');
     const { records, register } = this.#parts;
     const isSiloed = (await register.find(tenant.tenantId))?.state === 'home';
     if (isSiloed === (destination === 'siloed')) return undefined;
     const ticket = await records.begin(tenant.tenantId, destination);
+    onBegun?.();
     try {
       await this.#step('begun');
       await (destination === 'siloed' ? this.#toSilo({ ticket, tenant, signal }) : this.#toShared({ ticket, tenant, signal }));
