@@ -41,6 +41,13 @@ export function loadVocabulary(): void {
   vocabulary();
 }
 
+/** Words in lower case that are one token behind a space, with their token ids: the lower, the more frequent in what the vocabulary was made from. */
+export function* vocabularyWords(): Generator<readonly [word: string, rank: number]> {
+  for (const [rank, bytes] of vocabulary().ranks.entries()) {
+    if (typeof bytes === 'string' && /^ [\p{Ll}\p{Lo}\p{M}]+$/u.test(bytes)) yield [bytes.slice(1), rank];
+  }
+}
+
 interface Vocabulary {
   readonly tokenizer: typeof import('gpt-tokenizer/encoding/o200k_base');
   readonly ranks: readonly (string | readonly number[])[];
