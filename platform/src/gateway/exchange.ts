@@ -29,7 +29,7 @@ export interface Upload {
   readonly file: { readonly filename: string; readonly contentType: string; readonly body: Buffer } | undefined;
 }
 
-export type Answer = JsonAnswer | BytesAnswer | EventsAnswer;
+export type Answer = JsonAnswer | BytesAnswer | PartsAnswer | EventsAnswer;
 
 export interface JsonAnswer {
   readonly kind: 'json';
@@ -45,6 +45,17 @@ export interface BytesAnswer {
   readonly headers?: Readonly<Record<string, string>>;
   readonly contentType: string;
   readonly body: Uint8Array;
+}
+
+/** A body that is larger than memory should hold: read as the client takes it. */
+export interface PartsAnswer {
+  readonly kind: 'parts';
+  readonly status: number;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly contentType: string;
+  readonly bytes: number;
+  /** Exactly `bytes` bytes. What is thrown before the first part is an ordinary error answer; later, the connection ends. */
+  readonly parts: AsyncIterable<Uint8Array>;
 }
 
 /** A server-sent event stream. Headers go out when the first event is sent, so an error before that is an ordinary error answer. */

@@ -1,10 +1,12 @@
 /** Puts an answer, or an error, on the wire. The only place that writes response heads. */
+import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import type { BodyBudget } from './body-budget.ts';
 import { EventStream } from './event-stream.ts';
-import type { Answer, EventsAnswer } from './exchange.ts';
+import type { Answer, EventsAnswer, PartsAnswer } from './exchange.ts';
 import type { GatewayBounds } from './gateway-bounds.ts';
 import type { OpenExchange } from './open-exchange.ts';
 import { type ErrorAnswer, errorAnswer } from './openai-error.ts';
@@ -15,9 +17,10 @@ export interface SendParts {
   readonly logger: Logger;
   /** True from the moment the server closes: connections are not kept. */
   readonly isDraining: () => boolean;
+  readonly bodies: BodyBudget;
 }
 
-/** Hands the answer to the socket; a promise for a stream, resolving after its last event and rejecting with its producer's error. */
+/** Hands the answer to the socket; a promise for what is produced as it is sent, resolving after its end and rejecting with its producer's error. */
 export function sendAnswer(parts: SendParts, exchange: OpenExchange, answer: Answer): Promise<void> | undefined {
   switch (answer.kind) {
     case 'json': {
@@ -28,6 +31,8 @@ export function sendAnswer(parts: SendParts, exchange: OpenExchange, answer: Ans
     case 'bytes':
       sendWhole(parts, exchange, answer);
       return undefined;
+    case 'parts':
+      return sendParts(parts, exchange, answer);
     case 'events':
       return sendEvents(parts, exchange, answer);
     default:
@@ -61,7 +66,9 @@ function sendWhole(parts: SendParts, exchange: OpenExchange, answer: WholeAnswer
   if (exchange.endedBy?.code === 'client_closed_request' || response.headersSent) return;
   const rest = unreadBody(exchange);
   const closes = answer.closesConnection === true || rest !== 'none' || parts.isDraining();
-  response.writeHead(answer.status, headOf(exchange, answer, closes));
+  const { body } = answer;
+  const length = typeof body === 'string' ? Buffer.byteLength(body) : body.byteLength;
+  response.writeHead(answer.status, headOf(exchange, { ...answer, length }, closes));
   if (rest === 'linger' && answer.closesConnection !== true) endAfterLinger(parts, exchange, answer.body);
   else endInOneWrite(response, answer.body);
 }
@@ -75,10 +82,14 @@ function endInOneWrite(response: ServerResponse, body: string | Uint8Array): voi
   else response.end(body);
 }
 
-function headOf(exchange: OpenExchange, answer: WholeAnswer, closes: boolean): string[] {
-  const { body } = answer;
-  const length = typeof body === 'string' ? Buffer.byteLength(body) : body.byteLength;
-  const head = ['content-type', answer.contentType, 'content-length', String(length), 'x-request-id', exchange.requestId];
+interface HeadFacts {
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  readonly contentType: string;
+  readonly length: number;
+}
+
+function headOf(exchange: OpenExchange, answer: HeadFacts, closes: boolean): string[] {
+  const head = ['content-type', answer.contentType, 'content-length', String(answer.length), 'x-request-id', exchange.requestId];
   for (const name in answer.headers) head.push(name, answer.headers[name] ?? '');
   if (exchange.openedScope !== undefined) head.push('cache-control', 'no-store');
   if (closes) head.push('connection', 'close');
@@ -115,6 +126,34 @@ function endAfterLinger({ bounds }: SendParts, exchange: OpenExchange, body: str
   const timer = setTimeout(end, bounds.lingerMs);
   response.write(body);
   request.on('data', onChunk).on('end', end).on('close', end).resume();
+}
+
+/** One part that is read and one that the socket has not taken. */
+const partsHeldBytes = 2 * 1_024 * 1_024;
+
+/** Reads a part when the socket has taken the one before; the first before the head is written, so that its failure is an ordinary error. */
+async function sendParts(parts: SendParts, exchange: OpenExchange, answer: PartsAnswer): Promise<void> {
+  const { response } = exchange;
+  const heldBytes = Math.min(answer.bytes, partsHeldBytes);
+  parts.bodies.take(exchange.openedScope?.tenantId, heldBytes);
+  exchange.bodyBytes += heldBytes;
+  let hasHead = false;
+  for await (const part of answer.parts) {
+    if (exchange.endedBy !== undefined) return;
+    if (!hasHead) response.writeHead(answer.status, headOf(exchange, { ...answer, length: answer.bytes }, parts.isDraining()));
+    hasHead = true;
+    if (!response.write(part)) await untilTaken(exchange, parts.bounds.streamStallMaxMs);
+  }
+  response.end();
+}
+
+async function untilTaken({ response, signal }: OpenExchange, stallMaxMs: number): Promise<void> {
+  try {
+    await once(response, 'drain', { signal: AbortSignal.any([signal, AbortSignal.timeout(stallMaxMs)]) });
+  } catch {
+    response.destroy();
+    throw new BulkheadError('client_closed_request', 'the client left or reads too slowly');
+  }
 }
 
 async function sendEvents(parts: SendParts, exchange: OpenExchange, answer: EventsAnswer): Promise<void> {

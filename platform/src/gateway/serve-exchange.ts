@@ -8,7 +8,6 @@ import type { CredentialCarrier } from '../auth/authenticate.ts';
 import { credentialOf, tenantFields } from '../auth/credentials.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
-import type { BodyBudget } from './body-budget.ts';
 import type { Answer, JsonObject } from './exchange.ts';
 import { uploadOverheadBytes } from './gateway-bounds.ts';
 import { answerOnce, idempotencyKeyOf } from './idempotency.ts';
@@ -33,7 +32,6 @@ export interface ServeParts extends SendParts {
   readonly authenticate: EdgeAuthentication;
   readonly headerRules: HeaderRules;
   readonly router: Router;
-  readonly bodies: BodyBudget;
   readonly onRefusal?: ((tenantId: string, code: string) => void) | undefined;
 }
 

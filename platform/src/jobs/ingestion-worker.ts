@@ -16,7 +16,7 @@ export interface IngestionWorkerParts extends IngestionParts {
   readonly envelopes: JobEnvelopes;
   /** Opens the tenant's stores for the identity that the envelope proved. */
   readonly shelfOf: (principal: Principal) => IngestionShelf;
-  readonly filesOf: (principal: Principal) => Pick<FileCabinet, 'delete'>;
+  readonly filesOf: (principal: Principal) => Pick<FileCabinet, 'expire'>;
   readonly storesOf: (principal: Principal) => Pick<VectorStoreCabinet, 'expire'>;
   /** No other process works on this queue (embedded database): what a dead one had claimed is ready again at the start. */
   readonly ownsQueue: boolean;
@@ -126,8 +126,7 @@ export class IngestionWorker implements AsyncDisposable {
         await this.#ingest(job, principal, signal);
         return undefined;
       case 'expire_file':
-        await this.#parts.filesOf(principal).delete(job.payload.fileId);
-        return undefined;
+        return this.#parts.filesOf(principal).expire(job.payload.fileId);
       case 'expire_store':
         return this.#parts.storesOf(principal).expire(job.payload.storeId);
       default:

@@ -42,21 +42,39 @@ export interface StoredFile {
   readonly expiresAtMs?: number | undefined;
 }
 
+/** A body that may be larger than memory should hold: an upload on disk. */
+export interface FileBody {
+  readonly bytes: number;
+  /** Lower-case hexadecimal SHA-256. */
+  readonly sha256: string;
+  /** In order, each of `partBytes` but the last. */
+  parts(partBytes: number): AsyncIterable<Uint8Array>;
+}
+
 export interface NewFile {
   readonly filename: string;
   readonly purpose: string;
-  readonly body: Uint8Array;
+  /** Bytes only where they are in memory anyway. */
+  readonly body: FileBody | Uint8Array;
   readonly expiresAtMs?: number | undefined;
 }
 
+export interface FileContent {
+  readonly bytes: number;
+  /** In order, at most 1 MiB each, read as they are asked for. Throws `not_found` when the file is deleted meanwhile. */
+  readonly parts: AsyncIterable<Uint8Array>;
+}
+
 export interface FileCabinet {
-  /** Stores body and row in one transaction. Throws `quota_exceeded` beyond the tenant's file limits. */
+  /** The file is there whole or not at all. Throws `quota_exceeded` beyond the tenant's file limits. */
   create(file: NewFile): Promise<StoredFile>;
   get(fileId: string): Promise<StoredFile | undefined>;
-  read(fileId: string): Promise<Uint8Array | undefined>;
+  read(fileId: string): Promise<FileContent | undefined>;
   list(page: PageRequest, purpose?: string): Promise<Page<StoredFile>>;
   /** False when there was nothing to delete. Removes the file from every vector store in the same transaction. */
   delete(fileId: string): Promise<boolean>;
+  /** Deletes a file whose time is up. Milliseconds until then when it is not; undefined when there is nothing to wait for. */
+  expire(fileId: string): Promise<number | undefined>;
 }
 
 // ---------------------------------------------------------------- vector stores

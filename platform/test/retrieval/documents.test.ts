@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ManualClock } from '../../src/primitives/clock.ts';
+import type { FileBody } from '../../src/tenancy/capabilities.ts';
 import { chunking, Library, question, rowsOf, type Shelves } from './library.ts';
 
 const clock = new ManualClock();
@@ -15,6 +16,26 @@ afterAll(() => library[Symbol.asyncDispose]());
 
 const text = (body: string, filename = 'a.txt') => ({ filename, purpose: 'assistants', body: Buffer.from(body) });
 const attached = (fileId: string) => ({ fileId, attributes: {}, chunking });
+
+async function bytesOf(tenant: Shelves, fileId: string): Promise<Buffer> {
+  const content = await tenant.files.read(fileId);
+  return Buffer.concat(content === undefined ? [] : await Array.fromAsync(content.parts));
+}
+
+/** A body of three parts; `between` runs before the second and the third are handed over. */
+function slowBody(between: (partNo: number) => Promise<void>): FileBody {
+  return {
+    bytes: 2_500_000,
+    sha256: 'x',
+    async *parts(partBytes) {
+      for (let start = 0; start < 2_500_000; start += partBytes) {
+        if (start > 0) await between(start / partBytes);
+        yield Buffer.alloc(Math.min(partBytes, 2_500_000 - start), 'x');
+      }
+    },
+  };
+}
+
 const newest = { limit: 100, order: 'desc' } as const;
 
 describe('files', () => {
@@ -22,12 +43,79 @@ describe('files', () => {
     const body = Buffer.alloc(2_500_000, 'x\0\u00ff');
     const stored = await acme.files.create({ ...text(''), body });
     expect(stored).toMatchObject({ bytes: 2_500_000, filename: 'a.txt', purpose: 'assistants' });
-    expect(Buffer.compare(Buffer.from((await acme.files.read(stored.id)) ?? []), body)).toBe(0);
+    expect(Buffer.compare(await bytesOf(acme, stored.id), body)).toBe(0);
     expect(await acme.files.get(stored.id)).toEqual(stored);
     expect(await acme.files.delete(stored.id)).toBe(true);
     expect(await acme.files.delete(stored.id)).toBe(false);
     expect(await acme.files.read(stored.id)).toBeUndefined();
     expect((await rowsOf(library, 'acme'))['file_part']).toBe(0);
+  });
+
+  test('of several parts are absent until they are whole', async () => {
+    const tenant = library.shelves('slow');
+    const seen: unknown[] = [];
+    const body = slowBody(async (partNo) => {
+      seen.push([partNo, (await tenant.files.list(newest)).items.length, (await rowsOf(library, 'slow'))['file_part']]);
+      const { rows } = await library.db.database.withClient((client) => client.query("SELECT id FROM app.file WHERE tenant_id = 'slow'"));
+      const fileId = String((rows[0] as { readonly id: string }).id);
+      seen.push(await tenant.files.get(fileId), await tenant.files.read(fileId));
+      const store = await tenant.vectorStores.create({ name: '', metadata: {} });
+      seen.push(await tenant.vectorStores.attachFile(store.id, attached(fileId)));
+    });
+    const stored = await tenant.files.create({ ...text(''), body });
+    expect(seen).toEqual([[1, 0, 1], undefined, undefined, undefined, [2, 0, 2], undefined, undefined, undefined]);
+    expect(await bytesOf(tenant, stored.id)).toHaveLength(2_500_000);
+    // The job that would have removed it finds it whole.
+    clock.advance(3_600_000);
+    await library.worker.drain();
+    expect(await tenant.files.get(stored.id)).toEqual(stored);
+  });
+
+  test('that break off leave nothing, and give their room back', async () => {
+    const tenant = library.shelves('broken');
+    const body = slowBody((partNo) => (partNo === 2 ? Promise.reject(new Error('gone')) : Promise.resolve()));
+    await expect(tenant.files.create({ ...text(''), body })).rejects.toThrow('gone');
+    expect(await rowsOf(library, 'broken')).toMatchObject({ file: 0, file_part: 0 });
+    await tenant.files.create({ ...text(''), body: Buffer.alloc(5_000_000) });
+  });
+
+  test('whose process died in the middle are removed an hour later, with their room', async () => {
+    const tenant = library.shelves('crashed');
+    const never = Promise.withResolvers<void>();
+    const reached = Promise.withResolvers<void>();
+    const dying = tenant.files.create({
+      ...text(''),
+      body: slowBody(() => {
+        reached.resolve();
+        return never.promise;
+      }),
+    });
+    dying.catch(() => {});
+    await reached.promise;
+    clock.advance(3_599_999);
+    await library.worker.drain();
+    expect(await rowsOf(library, 'crashed')).toMatchObject({ file: 1, file_part: 1 });
+    clock.advance(1);
+    await library.worker.drain();
+    expect(await rowsOf(library, 'crashed')).toMatchObject({ file: 0, file_part: 0 });
+    await tenant.files.create({ ...text(''), body: Buffer.alloc(5_000_000) });
+    // A process that was only slow hears of it.
+    never.resolve();
+    await expect(dying).rejects.toMatchObject({ code: 'not_found' });
+  });
+
+  test('that are deleted while they are read end with an error, never short', async () => {
+    const file = await acme.files.create({ ...text(''), body: Buffer.alloc(2_500_000) });
+    const content = await acme.files.read(file.id);
+    const read = async () => {
+      let bytes = 0;
+      for await (const part of content?.parts ?? []) {
+        if (bytes === 0) await acme.files.delete(file.id);
+        bytes += part.length;
+      }
+      return bytes;
+    };
+    await expect(read()).rejects.toMatchObject({ code: 'not_found' });
   });
 
   test('are listed by pages in both directions, and a foreign cursor is refused', async () => {

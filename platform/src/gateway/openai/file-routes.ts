@@ -71,11 +71,11 @@ async function retrieve(exchange: TenantExchange): Promise<Answer> {
 }
 
 async function content(exchange: TenantExchange): Promise<Answer> {
-  const body = await exchange.scope.files.read(fileIdOf(exchange));
-  if (body === undefined) throw notFound('file', fileIdOf(exchange));
+  const file = await exchange.scope.files.read(fileIdOf(exchange));
+  if (file === undefined) throw notFound('file', fileIdOf(exchange));
   // Never the uploader's content type: a browser must not be talked into running an upload.
   const headers = { 'content-disposition': 'attachment', 'x-content-type-options': 'nosniff' };
-  return { kind: 'bytes', status: 200, headers, contentType: 'application/octet-stream', body };
+  return { kind: 'parts', status: 200, headers, contentType: 'application/octet-stream', ...file };
 }
 
 async function remove(exchange: TenantExchange): Promise<Answer> {
