@@ -5,7 +5,7 @@ const bothEngines = [
   'platform/test/isolation/{catalogue-lint,database,idempotency}.test.ts',
   'platform/test/auth/tenant-registries.test.ts',
   'platform/test/metering/postgres-ledger.test.ts',
-  'platform/test/retrieval/{documents,ingestion,search,non-interference}.test.ts',
+  'platform/test/retrieval/{documents,embedding-spaces,ingestion,search,non-interference}.test.ts',
   'platform/test/silos/tenant-move.test.ts',
 ];
 /** Suites about the server itself. */

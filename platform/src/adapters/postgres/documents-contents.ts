@@ -11,7 +11,27 @@ import type { Sql } from './database.ts';
 export interface StorePlace {
   readonly store_no: number;
   readonly shard_id: number;
+  /** The space that searches read, and the size of its vectors. */
+  readonly space_no: number;
   readonly embedding_dimensions: number;
+  /** The space that is being filled meanwhile; null when the store is not being embedded anew. */
+  readonly building_space_no: number | null;
+  readonly building_dimensions: number | null;
+}
+
+/** Of `app.vector_store s`. */
+export const placeColumns = sql`s.store_no, s.shard_id, s.space_no, s.embedding_dimensions, s.building_space_no, s.building_dimensions`;
+
+export interface EmbeddingSpace {
+  readonly spaceNo: number;
+  readonly dimensions: number;
+}
+
+/** The spaces of a store that are in use. What is left of others goes in bounded batches, or with the file. */
+export function spacesOf(place: StorePlace): readonly EmbeddingSpace[] {
+  const active = { spaceNo: place.space_no, dimensions: place.embedding_dimensions };
+  const { building_space_no: spaceNo, building_dimensions: dimensions } = place;
+  return spaceNo === null || dimensions === null ? [active] : [active, { spaceNo, dimensions }];
 }
 
 export function embeddingTable(dimensions: number): RawBuilder<unknown> {
@@ -28,7 +48,9 @@ export function vectorType(dimensions: number): RawBuilder<unknown> {
 export async function deleteContents(db: Sql, place: StorePlace, fileNos: readonly number[]): Promise<void> {
   if (fileNos.length === 0) return;
   const here = sql`shard_id = ${place.shard_id}::int AND store_no = ${place.store_no}::int AND file_no = ANY (${fileNos}::int[])`;
-  await sql`DELETE FROM ${embeddingTable(place.embedding_dimensions)} WHERE ${here}`.execute(db);
+  for (const { dimensions, spaceNo } of spacesOf(place)) {
+    await sql`DELETE FROM ${embeddingTable(dimensions)} WHERE space_no = ${spaceNo}::int AND ${here}`.execute(db);
+  }
   await sql`DELETE FROM app.posting WHERE ${here}`.execute(db);
   await sql`DELETE FROM app.chunk WHERE ${here}`.execute(db);
 }
@@ -36,7 +58,9 @@ export async function deleteContents(db: Sql, place: StorePlace, fileNos: readon
 /** Removes everything indexed in a store. */
 export async function deleteStoreContents(db: Sql, place: StorePlace): Promise<void> {
   const here = sql`shard_id = ${place.shard_id}::int AND store_no = ${place.store_no}::int`;
-  await sql`DELETE FROM ${embeddingTable(place.embedding_dimensions)} WHERE ${here}`.execute(db);
+  for (const { dimensions, spaceNo } of spacesOf(place)) {
+    await sql`DELETE FROM ${embeddingTable(dimensions)} WHERE space_no = ${spaceNo}::int AND ${here}`.execute(db);
+  }
   await sql`DELETE FROM app.posting WHERE ${here}`.execute(db);
   await sql`DELETE FROM app.chunk WHERE ${here}`.execute(db);
 }
@@ -44,7 +68,7 @@ export async function deleteStoreContents(db: Sql, place: StorePlace): Promise<v
 /** Locks a store for a change of what a search can see, and raises its revision. Undefined: no such store. */
 export async function lockStore(db: Sql, which: RawBuilder<unknown>): Promise<StorePlace | undefined> {
   const { rows } = await sql<StorePlace>`
-    UPDATE app.vector_store SET revision = revision + 1 WHERE ${which} RETURNING store_no, shard_id, embedding_dimensions`.execute(db);
+    UPDATE app.vector_store s SET revision = revision + 1 WHERE ${which} RETURNING ${placeColumns}`.execute(db);
   return rows[0];
 }
 

@@ -6,7 +6,7 @@ import type { FileReference } from '../../rag/job-queue.ts';
 import { lexicalText } from '../../rag/lexical-text.ts';
 import type { ChunkingStrategy } from '../../tenancy/capabilities.ts';
 import type { Sql, TenantDatabase } from './database.ts';
-import { deleteContents, embeddingTable, type StorePlace, vectorType } from './documents-contents.ts';
+import { deleteContents, embeddingTable, placeColumns, type StorePlace, vectorType } from './documents-contents.ts';
 import { readBody } from './documents-files.ts';
 import { vectorText } from './vector-text.ts';
 
@@ -59,7 +59,7 @@ interface LockedFile extends StorePlace {
 
 async function lockFile(db: Sql, { storeId, fileId }: FileReference): Promise<LockedFile | undefined> {
   const { rows } = await sql<LockedFile>`
-    SELECT f.store_no, s.shard_id, s.embedding_dimensions, f.file_no, f.status, f.draft, body.filename, s.language, s.embedding_model,
+    SELECT ${placeColumns}, s.embedding_model, s.language, f.file_no, f.status, f.draft, body.filename,
            f.chunking_type, f.max_chunk_tokens, f.overlap_tokens
       FROM app.vector_store s
       JOIN app.vector_store_file f ON f.tenant_id = s.tenant_id AND f.store_no = s.store_no
@@ -158,7 +158,7 @@ class PostgresDraft implements IngestionDraft {
   }
 
   async #appendNow(chunks: readonly EmbeddedChunk[]): Promise<boolean> {
-    const { store_no: storeNo, file_no: fileNo, shard_id: shardId, embedding_dimensions: dimensions } = this.#file;
+    const { store_no: storeNo, file_no: fileNo, shard_id: shardId, space_no: spaceNo, embedding_dimensions: dimensions } = this.#file;
     const termCount = await this.#database.write(async (db) => {
       const held = await sql`
         SELECT 1 FROM app.vector_store_file
@@ -167,8 +167,8 @@ class PostgresDraft implements IngestionDraft {
       const ordinals = chunks.map((chunk) => chunk.ordinal);
       const vectors = chunks.map((chunk) => vectorText(chunk.embedding));
       await sql`
-        INSERT INTO ${embeddingTable(dimensions)} (shard_id, store_no, file_no, ordinal, embedding)
-        SELECT ${shardId}::int, ${storeNo}::int, ${fileNo}::int, ordinal, embedding::${vectorType(dimensions)}
+        INSERT INTO ${embeddingTable(dimensions)} (shard_id, store_no, space_no, file_no, ordinal, embedding)
+        SELECT ${shardId}::int, ${storeNo}::int, ${spaceNo}::int, ${fileNo}::int, ordinal, embedding::${vectorType(dimensions)}
           FROM unnest(${ordinals}::int[], ${vectors}::text[]) AS fresh (ordinal, embedding)`.execute(db);
       return insertWords(db, this.#file, chunks);
     });

@@ -12,7 +12,7 @@ import { lexicalText } from '../../rag/lexical-text.ts';
 import type { Attributes } from '../../tenancy/attributes.ts';
 import type { HybridQuery, RetrievedChunk } from '../../tenancy/capabilities.ts';
 import type { Sql } from './database.ts';
-import { embeddingTable, type StorePlace, vectorType } from './documents-contents.ts';
+import { embeddingTable, placeColumns, type StorePlace, vectorType } from './documents-contents.ts';
 import { compileFilter } from './documents-filter.ts';
 import { vectorText } from './vector-text.ts';
 
@@ -76,7 +76,7 @@ interface FoundRow {
  */
 async function openStore(db: Sql, storeId: string): Promise<SearchedStore | undefined> {
   const { rows } = await sql<SearchedStore>`
-    SELECT s.store_no, s.shard_id, s.embedding_dimensions, s.language, s.chunk_count, s.term_count, s.last_active_at_ms, s.expires_after_days,
+    SELECT ${placeColumns}, s.language, s.chunk_count, s.term_count, s.last_active_at_ms, s.expires_after_days,
            EXISTS (SELECT FROM app.vector_store_file f WHERE f.store_no = s.store_no AND f.draft IS NOT NULL) AS has_drafts,
            set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)
       FROM app.vector_store s WHERE s.id = ${storeId}`.execute(db);
@@ -141,7 +141,8 @@ function denseArm(store: SearchedStore, query: HybridQuery): RawBuilder<unknown>
     SELECT file_no, ordinal, row_number() OVER (ORDER BY distance, file_no, ordinal) AS rank
       FROM (SELECT e.file_no, e.ordinal, (e.embedding OPERATOR(public.<=>) ${question}) + 0 AS distance
               FROM ${embeddingTable(store.embedding_dimensions)} e
-             WHERE e.shard_id = ${store.shard_id}::int AND e.store_no = ${store.store_no}::int AND ${isVisible(store, query, sql`e.file_no`)}
+             WHERE e.shard_id = ${store.shard_id}::int AND e.store_no = ${store.store_no}::int AND e.space_no = ${store.space_no}::int
+               AND ${isVisible(store, query, sql`e.file_no`)}
              ORDER BY distance, e.file_no, e.ordinal LIMIT ${armDepth}::int) nearest`;
 }
 
