@@ -12,6 +12,7 @@ import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts
 import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
 import { createAdmission } from './admission/admit.ts';
 import { createOutputEstimates } from './admission/estimate.ts';
+import { cutOffRefused } from './app/cut-off.ts';
 import { openDatabase, refuseUnsafe } from './app/database.ts';
 import { openDocuments } from './app/documents.ts';
 import { openIdentity } from './app/identity.ts';
@@ -115,6 +116,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   });
   const gateway = createGateway({ routes, authenticate: edge, bounds: config.bounds, clock, ids, logger, metrics });
   stack.use(gateway);
+  stack.use(cutOffRefused({ identity, gateway, directory, logger }));
   const address = options.listen ? await gateway.listen(config.server) : undefined;
   warmUp(stack);
 

@@ -14,7 +14,7 @@ import type { EdgeAuthentication } from '../gateway/serve-exchange.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { TierPolicy } from '../tenancy/tenant.ts';
-import type { TenantDirectory } from '../tenancy/tenant-directory.ts';
+import type { DirectoryChange, TenantDirectory } from '../tenancy/tenant-directory.ts';
 import type { TenantDataSource } from '../tenancy/tenant-scope.ts';
 import type { Secrets } from './secrets.ts';
 
@@ -31,10 +31,13 @@ export class Identity implements AsyncDisposable {
   readonly apiKeys: ApiKeyIssuer;
   readonly #authenticator: Authenticator;
   readonly #follower: DirectoryFollower;
+  readonly #listeners: Set<(change: DirectoryChange) => void>;
 
-  constructor(authenticator: Authenticator, follower: DirectoryFollower, peppers: Peppers) {
+  constructor(authenticator: Authenticator, follower: DirectoryFollower, parts: IdentityState) {
+    const { peppers, listeners } = parts;
     this.#authenticator = authenticator;
     this.#follower = follower;
+    this.#listeners = listeners;
     this.apiKeys = { issue: (key) => issueApiKey(peppers, key) };
   }
 
@@ -45,6 +48,11 @@ export class Identity implements AsyncDisposable {
     };
   }
 
+  /** Called with each change, when new calls are already judged by it. */
+  onChange(listener: (change: DirectoryChange) => void): void {
+    this.#listeners.add(listener);
+  }
+
   /** This process changed the directory: its own cache must not wait for the next poll. */
   directoryChanged(): Promise<void> {
     return this.#follower.catchUp();
@@ -53,6 +61,11 @@ export class Identity implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#follower.close();
   }
+}
+
+interface IdentityState {
+  readonly peppers: Peppers;
+  readonly listeners: Set<(change: DirectoryChange) => void>;
 }
 
 export async function openIdentity({ loaded, directory, data, secrets, clock, logger }: IdentityParts): Promise<Identity> {
@@ -72,12 +85,14 @@ export async function openIdentity({ loaded, directory, data, secrets, clock, lo
     verificationsMax: config.bounds.credentialVerificationsMax,
     keyEnvironments: new Set(['live', 'test']),
   });
+  const listeners: IdentityState['listeners'] = new Set();
   const follower = await followDirectory({
     directory,
     // The records first: a credential that is verified again must not find the old ones.
     onChange: (change) => {
       known.apply(change);
       authenticator.apply(change);
+      for (const listener of listeners) listener(change);
     },
     onLost: () => {
       known.forgetAll();
@@ -86,7 +101,7 @@ export async function openIdentity({ loaded, directory, data, secrets, clock, lo
     clock,
     logger,
   });
-  return new Identity(authenticator, follower, peppers);
+  return new Identity(authenticator, follower, { peppers, listeners });
 }
 
 /** The configured tiers with their names. */

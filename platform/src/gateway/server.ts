@@ -14,6 +14,7 @@ import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import type { TenantScope } from '../tenancy/tenant-scope.ts';
 import { BodyBudget } from './body-budget.ts';
 import { transportError } from './client-error.ts';
 import { type ConfiguredBounds, defaultEdgeBounds, type EdgeBounds, type GatewayBounds } from './gateway-bounds.ts';
@@ -55,6 +56,8 @@ export interface Gateway extends AsyncDisposable {
   inject(request: InjectedRequest): Promise<InjectedAnswer>;
   /** Exchanges that are being served now. */
   openExchanges(): number;
+  /** Ends those of the scopes it names: streams with an error event, others with the error. What was delivered is billed, what was held is given back. */
+  endExchanges(isRefused: (scope: TenantScope) => boolean, reason: BulkheadError): number;
   /** Stops accepting, lets what runs finish for `shutdownGraceMs`, then ends it with an error (event). Idempotent. */
   close(): Promise<void>;
 }
@@ -66,6 +69,7 @@ export function createGateway(parts: GatewayParts): Gateway {
     listen: (address) => edge.listen(address),
     inject: (request) => edge.inject(request),
     openExchanges: () => edge.openExchanges,
+    endExchanges: (isRefused, reason) => edge.endExchanges(isRefused, reason),
     close: () => edge.close(),
     [Symbol.asyncDispose]: () => edge.close(),
   };
@@ -107,6 +111,12 @@ class Edge {
 
   get openExchanges(): number {
     return this.#exchanges.size;
+  }
+
+  endExchanges(isRefused: (scope: TenantScope) => boolean, reason: BulkheadError): number {
+    const refused = this.#exchanges.all().filter(({ openedScope }) => openedScope !== undefined && isRefused(openedScope));
+    for (const exchange of refused) this.#cut(exchange, reason);
+    return refused.length;
   }
 
   async listen({ host, port }: { readonly host: string; readonly port: number }) {

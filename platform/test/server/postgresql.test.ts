@@ -35,8 +35,14 @@ function configOf(url: string): string {
   return JSON.stringify({
     database: { url, ownerUrl: urlOf(name, `${name}_admin`) },
     auth: { adminToken, secret: 'a secret that the replicas of one database share' },
-    providers: [{ id: 'sim', kind: 'simulated', timeToFirstTokenMs: 1, tokensPerSecond: 10_000 }],
-    models: [{ id: 'sim-fast', deployments: [{ provider: 'sim', model: 'sim-fast' }] }],
+    providers: [
+      { id: 'sim', kind: 'simulated', timeToFirstTokenMs: 1, tokensPerSecond: 10_000 },
+      { id: 'snail', kind: 'simulated', timeToFirstTokenMs: 1, tokensPerSecond: 1 },
+    ],
+    models: [
+      { id: 'sim-fast', deployments: [{ provider: 'sim', model: 'sim-fast' }] },
+      { id: 'slow', deployments: [{ provider: 'snail', model: 'slow' }] },
+    ],
     logging: { level: 'warn' },
   });
 }
@@ -166,6 +172,29 @@ describe('a whole Bulkhead on the server', () => {
         if (other !== isolation) await expect(again.vectorStores.retrieve(foreign.storeId)).rejects.toMatchObject({ status: 404 });
       }
     }
+  });
+
+  it('ends the streams of a tenant within 5 s of its suspension in another process, and refuses its calls there', async () => {
+    const config = configOf(urlOf(name, `${name}_login`));
+    await using here = await startBulkhead({ dataDir: directory('here'), config });
+    await using there = await startBulkhead({ dataDir: directory('there'), config });
+    const { apiKey } = await clientOf(here, 'suspended-tenant', 'pooled');
+    const client = new OpenAI({ baseURL: `${there.baseUrl}/v1`, apiKey, maxRetries: 0 });
+    const stream = await client.chat.completions.create({
+      model: 'slow',
+      messages: [{ role: 'user', content: 'Write a very long story about the sea, the ships and everybody in the harbour.' }],
+      stream: true,
+    });
+    const reading = (async () => {
+      for await (const _ of stream);
+    })();
+    reading.catch(() => {});
+    const headers = { authorization: `Bearer ${adminToken}` };
+    await fetch(`${here.baseUrl}/admin/v1/tenants/suspended-tenant/suspend`, { method: 'POST', headers });
+    const suspendedAtMs = performance.now();
+    await expect(reading).rejects.toMatchObject({ code: 'tenant_suspended' });
+    await expect(client.models.list()).rejects.toMatchObject({ status: 403, code: 'tenant_suspended' });
+    expect(performance.now() - suspendedAtMs).toBeLessThan(5_000);
   });
 
   it('works behind PgBouncer in transaction mode, and comes back after it was gone', async () => {

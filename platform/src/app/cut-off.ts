@@ -1,0 +1,55 @@
+/** Ends what is running for a tenant that was suspended or is being erased, and for a key that was revoked. New calls are refused by `auth/`. */
+import { BulkheadError } from '../errors/bulkhead-error.ts';
+import type { Gateway } from '../gateway/server.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { DirectoryChange, TenantDirectory } from '../tenancy/tenant-directory.ts';
+import type { Identity } from './identity.ts';
+
+export interface CutOffParts {
+  readonly identity: Identity;
+  readonly gateway: Gateway;
+  readonly directory: TenantDirectory;
+  readonly logger: Logger;
+}
+
+/** A call whose credential was being verified when the change came is found at the second look. */
+const secondLookMs = 2_000;
+const component = 'suspension';
+
+export function cutOffRefused(parts: CutOffParts): Disposable {
+  const timers = new Set<NodeJS.Timeout>();
+  parts.identity.onChange((change) => {
+    void look(parts, change);
+    const timer = setTimeout(() => {
+      timers.delete(timer);
+      void look(parts, change);
+    }, secondLookMs).unref();
+    timers.add(timer);
+  });
+  return {
+    [Symbol.dispose]() {
+      for (const timer of timers) clearTimeout(timer);
+    },
+  };
+}
+
+/** Never rejects. A directory that cannot be read leaves the streams to the second look and to their own bounds. */
+async function look({ gateway, directory, logger }: CutOffParts, change: DirectoryChange): Promise<void> {
+  const { kind, tenantId, subjectId } = change;
+  if (kind === 'subject' || gateway.openExchanges() === 0) return;
+  try {
+    if (kind === 'tenant') {
+      const tenant = await directory.find(tenantId);
+      if (tenant?.state === 'active') return;
+      const reason = new BulkheadError('tenant_suspended', 'This tenant is suspended.');
+      const count = gateway.endExchanges((scope) => scope.tenantId === tenantId, reason);
+      if (count > 0) logger.info({ component, tenantId, count }, 'ended what was running for a suspended tenant');
+      return;
+    }
+    if (subjectId === undefined || (await directory.findApiKey(subjectId))?.revokedAtMs === undefined) return;
+    const reason = new BulkheadError('invalid_api_key', 'The API key was revoked.');
+    gateway.endExchanges(({ principal }) => principal.kind === 'api-key' && principal.keyId === subjectId, reason);
+  } catch {
+    logger.warn({ component, tenantId }, 'could not look up whether running calls must end');
+  }
+}
