@@ -14,7 +14,7 @@ import { IngestionWorker } from '../jobs/ingestion-worker.ts';
 import { JobEnvelopes } from '../jobs/job-envelope.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
-import type { Embedder } from '../rag/ingest.ts';
+import type { Embedder } from '../rag/embed-texts.ts';
 import type { SealJob } from '../rag/job-queue.ts';
 import { DocumentReader } from '../rag/parse/document-reader.ts';
 import type { InferenceParts } from '../request-path/serve-inference.ts';

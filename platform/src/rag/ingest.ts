@@ -11,14 +11,9 @@
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { ChunkingStrategy } from '../tenancy/capabilities.ts';
 import type { Principal } from '../tenancy/principal.ts';
+import { type Embedder, embedTexts } from './embed-texts.ts';
 import type { FileReference } from './job-queue.ts';
 import type { DocumentReader } from './parse/document-reader.ts';
-import type { ReadChunk } from './parse/reading.ts';
-
-/** Port: texts to vectors, `[texts.length][dimension]`, in order. Composition binds it to a model and to the tenant that pays. */
-export interface Embedder {
-  readonly embed: (texts: readonly string[], signal: AbortSignal) => Promise<readonly Float32Array[]>;
-}
 
 /** Port: the part of a tenant's stores that ingestion works on. */
 export interface IngestionShelf {
@@ -83,7 +78,8 @@ export async function ingestFile(
   for (let first = 0; first < document.chunks.length; first += appendChunksMax) {
     signal.throwIfAborted();
     const batch = document.chunks.slice(first, first + appendChunksMax);
-    const embeddings = await embedBatch(embedder, batch, { dimensions: draft.embeddingDimensions, signal });
+    const texts = batch.map((chunk) => chunk.text);
+    const embeddings = await embedTexts(embedder, texts, { dimensions: draft.embeddingDimensions, signal });
     const chunks = batch.map(({ text }, index) => ({ ordinal: first + index, text, embedding: embeddings[index] as Float32Array }));
     if (!(await draft.append(chunks))) return 'superseded';
   }
@@ -112,28 +108,4 @@ export function failureOf(error: unknown): IngestionFailure | undefined {
     default:
       return undefined;
   }
-}
-
-/** Throws `embedding_failed` unless there is one finite, non-zero vector of the right dimension for each text. */
-async function embedBatch(
-  embedder: Embedder,
-  batch: readonly ReadChunk[],
-  { dimensions, signal }: { readonly dimensions: number; readonly signal: AbortSignal },
-): Promise<readonly Float32Array[]> {
-  const texts = batch.map((chunk) => chunk.text);
-  const embeddings = await embedder.embed(texts, signal);
-  if (embeddings.length !== batch.length) {
-    throw new BulkheadError('embedding_failed', `the embedding model answered ${embeddings.length} vectors for ${batch.length} texts`);
-  }
-  for (const embedding of embeddings) assertUsable(embedding, dimensions);
-  return embeddings;
-}
-
-function assertUsable(embedding: Float32Array, dimensions: number): void {
-  if (embedding.length !== dimensions) {
-    throw new BulkheadError('embedding_failed', `the embedding model answered ${embedding.length} dimensions instead of ${dimensions}`);
-  }
-  if (!embedding.every(Number.isFinite))
-    throw new BulkheadError('embedding_failed', 'the embedding model answered a vector that is not finite');
-  if (!embedding.some((value) => value !== 0)) throw new BulkheadError('embedding_failed', 'the embedding model answered a zero vector');
 }

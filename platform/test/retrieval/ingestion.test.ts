@@ -5,7 +5,7 @@ import { PostgresIngestionShelf } from '../../src/adapters/postgres/documents-in
 import { BulkheadError } from '../../src/errors/bulkhead-error.ts';
 import { JobEnvelopes } from '../../src/jobs/job-envelope.ts';
 import { ManualClock } from '../../src/primitives/clock.ts';
-import type { Embedder } from '../../src/rag/ingest.ts';
+import type { Embedder } from '../../src/rag/embed-texts.ts';
 import type { LogFields, Logger } from '../../src/telemetry/logger.ts';
 import { principalOf } from '../support/embedded-database.ts';
 import { buildDocx, buildPdf } from './build-documents.ts';

@@ -11,7 +11,8 @@ import { type IngestionBounds, IngestionWorker } from '../../src/jobs/ingestion-
 import { JobEnvelopes } from '../../src/jobs/job-envelope.ts';
 import { type Clock, systemClock } from '../../src/primitives/clock.ts';
 import { systemIds } from '../../src/primitives/ids.ts';
-import type { Embedder, IngestionShelf } from '../../src/rag/ingest.ts';
+import type { Embedder } from '../../src/rag/embed-texts.ts';
+import type { IngestionShelf } from '../../src/rag/ingest.ts';
 import type { SealJob } from '../../src/rag/job-queue.ts';
 import { DocumentReader } from '../../src/rag/parse/document-reader.ts';
 import { type Logger, silentLogger } from '../../src/telemetry/logger.ts';
