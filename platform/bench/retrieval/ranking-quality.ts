@@ -20,8 +20,8 @@ export const measuredWeights = {
   fused: { dense: standInDenseWeight, lexical: 1 },
 } as const satisfies Record<keyof RankingQuality, HybridQuery['weights']>;
 
-export async function measureQuality(library: Library, set: EvaluationSet): Promise<RankingQuality> {
-  const { vectorStores, storeId } = await indexDocuments(library, set.name, set);
+export async function measureQuality(library: Library, set: EvaluationSet, tenant: string = set.name): Promise<RankingQuality> {
+  const { vectorStores, storeId } = await indexDocuments(library, tenant, set);
   const ask = (weights: HybridQuery['weights']) => meanNdcg(vectorStores, storeId, { set, weights });
   return {
     lexical: await ask(measuredWeights.lexical),
