@@ -75,6 +75,8 @@ async function groupsOf(database: TenantDatabase, table: TenantTable): Promise<M
       .map((name) => `t.${quoted(name)}::text`)
       .join(', '),
   );
+  // Of what is copied alone: a store may lie in another shard there.
+  const row = sql.raw(`ROW(${table.columns.map(({ name }) => `t.${quoted(name)}`).join(', ')})::text`);
   const last = sql.raw(table.isPerFile ? 'max(t.ordinal)' : '0');
   const grouped = sql.raw(
     keyOf(table)
@@ -84,7 +86,7 @@ async function groupsOf(database: TenantDatabase, table: TenantTable): Promise<M
   const { rows } = await database.read((db) =>
     sql<{ readonly key: string[]; readonly rows: number; readonly digest: string; readonly last: number }>`
       SELECT ARRAY[${key}]::text[] AS key, count(*)::int AS rows, ${last}::int AS last,
-             md5(string_agg(md5((t.*)::text), '' ORDER BY md5((t.*)::text))) AS digest
+             md5(string_agg(md5(${row}), '' ORDER BY md5(${row}))) AS digest
         FROM ${tableOf(table)} t ${keyOf(table).length === 0 ? sql`` : sql`GROUP BY ${grouped}`}
       HAVING count(*) > 0`.execute(db),
   );
@@ -137,8 +139,10 @@ async function selectRows(db: Sql, table: TenantTable, condition: ReturnType<typ
 
 async function insertRows(database: TenantDatabase, table: TenantTable, rows: readonly Row[]): Promise<void> {
   if (rows.length === 0) return;
-  const names = sql.raw(table.columns.map(({ name }) => quoted(name)).join(', '));
-  const values = sql.raw(table.columns.map(({ type }, index) => `c${index}::${type}`).join(', '));
+  const place = table.isSharded ? [['shard_id', shardOf(table)] as const] : [];
+  const fields = [...table.columns.map(({ name, type }, index) => [quoted(name), `c${index}::${type}`] as const), ...place];
+  const names = sql.raw(fields.map(([name]) => name).join(', '));
+  const values = sql.raw(fields.map(([, value]) => value).join(', '));
   const arrays = sql.join(table.columns.map((_, index) => sql`${rows.map((row) => row[`c${index}`])}::text[]`));
   const aliases = sql.raw(table.columns.map((_, index) => `c${index}`).join(', '));
   await database.write((db) =>
@@ -146,6 +150,12 @@ async function insertRows(database: TenantDatabase, table: TenantTable, rows: re
       db,
     ),
   );
+}
+
+/** Where the row's store has its place in the database it goes to. */
+function shardOf(table: TenantTable): string {
+  const storeNo = table.columns.findIndex(({ name }) => name === 'store_no');
+  return `(SELECT coalesce(s.moving_to_shard, s.shard_id) FROM app.vector_store s WHERE s.store_no = c${storeNo}::int)`;
 }
 
 function isUpdated(table: TenantTable): boolean {

@@ -4,12 +4,17 @@ import type { Database } from './database.ts';
 
 export interface TenantTable {
   readonly name: string;
-  /** Those a tenant's transaction may name, with their types; the rest is filled by defaults, the same in every database. */
+  /**
+   * Those a tenant's transaction may name, with their types; the rest is filled by defaults. Without `shard_id`, which is a place in one database and
+   * no part of what the tenant has.
+   */
   readonly columns: readonly { readonly name: string; readonly type: string }[];
   /** Primary key without the tenant. */
   readonly key: readonly string[];
   /** Rows of one file of one store, compared and copied together: there may be millions, and one table has no key. */
   readonly isPerFile: boolean;
+  /** Rows lie in the shard of their store: who inserts them looks it up. */
+  readonly isSharded: boolean;
   readonly canUpdate: boolean;
   readonly canDelete: boolean;
 }
@@ -20,6 +25,7 @@ const staying = ['usage_event', 'residence'];
 interface TableRow {
   readonly name: string;
   readonly columns: TenantTable['columns'] | null;
+  readonly is_sharded: boolean;
   readonly key: readonly string[];
   readonly has_key: boolean;
   readonly can_update: boolean;
@@ -38,17 +44,19 @@ export async function tenantTables(database: Database): Promise<readonly TenantT
     if (row.columns === null || !(isPerFile || (row.has_key && row.key.every((name) => names.includes(name))))) {
       throw new Error(`the table ${row.name} has nothing by which its rows could be told apart and copied`);
     }
-    return { name: row.name, columns: row.columns, key: row.key, isPerFile, canUpdate: row.can_update, canDelete: row.can_delete };
+    const { name, columns, key, is_sharded: isSharded, can_update: canUpdate, can_delete: canDelete } = row;
+    return { name, columns, key, isPerFile, isSharded, canUpdate, canDelete };
   });
 }
 
 const catalogueQuery = `
   SELECT c.relname AS name,
     (SELECT json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum) FROM pg_attribute a
-      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND has_column_privilege('bulkhead_runtime', c.oid, a.attnum, 'INSERT')) AS columns,
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname <> 'shard_id' AND has_column_privilege('bulkhead_runtime', c.oid, a.attnum, 'INSERT')) AS columns,
+    EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'shard_id' AND has_column_privilege('bulkhead_runtime', c.oid, a.attnum, 'INSERT')) AS is_sharded,
     (SELECT coalesce(json_agg(a.attname ORDER BY k.position), '[]') FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-      WHERE i.indrelid = c.oid AND i.indisprimary AND a.attname <> 'tenant_id') AS key,
+      WHERE i.indrelid = c.oid AND i.indisprimary AND a.attname NOT IN ('tenant_id', 'shard_id')) AS key,
     EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS has_key,
     has_any_column_privilege('bulkhead_runtime', c.oid, 'UPDATE') AS can_update, has_table_privilege('bulkhead_runtime', c.oid, 'DELETE') AS can_delete,
     (SELECT json_agg(DISTINCT parent.relname) FROM pg_constraint f JOIN pg_class parent ON parent.oid = f.confrelid
@@ -62,10 +70,15 @@ function parentsFirst(rows: readonly TableRow[]): readonly TableRow[] {
   let left = rows;
   while (left.length > 0) {
     const placed = new Set(ordered.map((row) => row.name));
-    const ready = left.filter((row) => (row.parents ?? []).every((parent) => placed.has(parent) || !names.has(parent)));
+    const ready = left.filter((row) => parentsOf(row).every((parent) => placed.has(parent) || !names.has(parent)));
     if (ready.length === 0) throw new Error('tables of tenant data refer to each other in a circle');
     ordered.push(...ready);
     left = left.filter((row) => !ready.includes(row));
   }
   return ordered;
+}
+
+/** The store of a row says in which shard it goes, also where no key refers to it. */
+function parentsOf({ parents, is_sharded: isSharded }: TableRow): readonly string[] {
+  return [...(parents ?? []), ...(isSharded ? ['vector_store'] : [])];
 }
