@@ -11,6 +11,8 @@ import type { Sql } from './database.ts';
 export interface StorePlace {
   readonly store_no: number;
   readonly shard_id: number;
+  /** Where the rows are moving to: each is in one of the two shards, and new ones go there. Null almost always. */
+  readonly moving_to_shard: number | null;
   /** The space that searches read, and the size of its vectors. */
   readonly space_no: number;
   readonly embedding_dimensions: number;
@@ -20,7 +22,18 @@ export interface StorePlace {
 }
 
 /** Of `app.vector_store s`. */
-export const placeColumns = sql`s.store_no, s.shard_id, s.space_no, s.embedding_dimensions, s.building_space_no, s.building_dimensions`;
+export const placeColumns = sql`s.store_no, s.shard_id, s.moving_to_shard, s.space_no, s.embedding_dimensions, s.building_space_no, s.building_dimensions`;
+
+/** Whose value is the shard of a row of this store. With one shard it is an equation, so that the planner sees one partition. */
+export function inShards({ shard_id: shard, moving_to_shard: movingTo }: StoreShards, column = sql`shard_id`): RawBuilder<unknown> {
+  return movingTo === null ? sql`${column} = ${shard}::int` : sql`${column} = ANY (${[shard, movingTo]}::int[])`;
+}
+
+export function shardForNewRows({ shard_id: shard, moving_to_shard: movingTo }: StoreShards): number {
+  return movingTo ?? shard;
+}
+
+export type StoreShards = Pick<StorePlace, 'shard_id' | 'moving_to_shard'>;
 
 export interface EmbeddingSpace {
   readonly spaceNo: number;
@@ -47,7 +60,7 @@ export function vectorType(dimensions: number): RawBuilder<unknown> {
 /** Removes everything indexed of these files, shown or hidden. The statistics are the caller's. */
 export async function deleteContents(db: Sql, place: StorePlace, fileNos: readonly number[]): Promise<void> {
   if (fileNos.length === 0) return;
-  const here = sql`shard_id = ${place.shard_id}::int AND store_no = ${place.store_no}::int AND file_no = ANY (${fileNos}::int[])`;
+  const here = sql`${inShards(place)} AND store_no = ${place.store_no}::int AND file_no = ANY (${fileNos}::int[])`;
   for (const { dimensions, spaceNo } of spacesOf(place)) {
     await sql`DELETE FROM ${embeddingTable(dimensions)} WHERE space_no = ${spaceNo}::int AND ${here}`.execute(db);
   }
@@ -57,7 +70,7 @@ export async function deleteContents(db: Sql, place: StorePlace, fileNos: readon
 
 /** Removes everything indexed in a store. */
 export async function deleteStoreContents(db: Sql, place: StorePlace): Promise<void> {
-  const here = sql`shard_id = ${place.shard_id}::int AND store_no = ${place.store_no}::int`;
+  const here = sql`${inShards(place)} AND store_no = ${place.store_no}::int`;
   for (const { dimensions, spaceNo } of spacesOf(place)) {
     await sql`DELETE FROM ${embeddingTable(dimensions)} WHERE space_no = ${spaceNo}::int AND ${here}`.execute(db);
   }
@@ -70,6 +83,17 @@ export async function lockStore(db: Sql, which: RawBuilder<unknown>): Promise<St
   const { rows } = await sql<StorePlace>`
     UPDATE app.vector_store s SET revision = revision + 1 WHERE ${which} RETURNING ${placeColumns}`.execute(db);
   return rows[0];
+}
+
+/**
+ * Where a store's rows are now. Whoever writes or removes rows of a file asks after taking the file's lock, in a statement of its own: rows may have
+ * moved while the lock was waited for (shard-rows.ts).
+ */
+export async function placeNow(db: Sql, storeNo: number): Promise<StorePlace> {
+  const { rows } = await sql<StorePlace>`SELECT ${placeColumns} FROM app.vector_store s WHERE s.store_no = ${storeNo}`.execute(db);
+  const [place] = rows;
+  assert(place !== undefined, 'a store is there as long as one of its files is locked');
+  return place;
 }
 
 /** Takes a file out of one store, whose row is locked. False: it is not in it. */

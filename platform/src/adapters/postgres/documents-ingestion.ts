@@ -6,7 +6,15 @@ import type { FileReference } from '../../rag/job-queue.ts';
 import { lexicalText } from '../../rag/lexical-text.ts';
 import type { ChunkingStrategy } from '../../tenancy/capabilities.ts';
 import type { Sql, TenantDatabase } from './database.ts';
-import { deleteContents, embeddingTable, placeColumns, type StorePlace, vectorType } from './documents-contents.ts';
+import {
+  deleteContents,
+  embeddingTable,
+  placeColumns,
+  placeNow,
+  type StorePlace,
+  shardForNewRows,
+  vectorType,
+} from './documents-contents.ts';
 import { readBody } from './documents-files.ts';
 import { vectorText } from './vector-text.ts';
 
@@ -65,7 +73,8 @@ async function lockFile(db: Sql, { storeId, fileId }: FileReference): Promise<Lo
       JOIN app.vector_store_file f ON f.tenant_id = s.tenant_id AND f.store_no = s.store_no
       JOIN app.file body ON body.tenant_id = f.tenant_id AND body.id = f.file_id
      WHERE s.id = ${storeId} AND f.file_id = ${fileId} FOR UPDATE OF f`.execute(db);
-  return rows[0];
+  const [file] = rows;
+  return file && { ...file, ...(await placeNow(db, file.store_no)) };
 }
 
 /**
@@ -158,19 +167,20 @@ class PostgresDraft implements IngestionDraft {
   }
 
   async #appendNow(chunks: readonly EmbeddedChunk[]): Promise<boolean> {
-    const { store_no: storeNo, file_no: fileNo, shard_id: shardId, space_no: spaceNo, embedding_dimensions: dimensions } = this.#file;
+    const { store_no: storeNo, file_no: fileNo, space_no: spaceNo, embedding_dimensions: dimensions } = this.#file;
     const termCount = await this.#database.write(async (db) => {
       const held = await sql`
         SELECT 1 FROM app.vector_store_file
          WHERE store_no = ${storeNo} AND file_no = ${fileNo} AND status = 'in_progress' AND draft = ${this.#token} FOR UPDATE`.execute(db);
       if (held.rows.length === 0) return undefined;
+      const shardId = shardForNewRows(await placeNow(db, storeNo));
       const ordinals = chunks.map((chunk) => chunk.ordinal);
       const vectors = chunks.map((chunk) => vectorText(chunk.embedding));
       await sql`
         INSERT INTO ${embeddingTable(dimensions)} (shard_id, store_no, space_no, file_no, ordinal, embedding)
         SELECT ${shardId}::int, ${storeNo}::int, ${spaceNo}::int, ${fileNo}::int, ordinal, embedding::${vectorType(dimensions)}
           FROM unnest(${ordinals}::int[], ${vectors}::text[]) AS fresh (ordinal, embedding)`.execute(db);
-      return insertWords(db, this.#file, chunks);
+      return insertWords(db, { file: this.#file, shardId }, chunks);
     });
     if (termCount === undefined) return false;
     this.#chunkCount += chunks.length;
@@ -181,8 +191,12 @@ class PostgresDraft implements IngestionDraft {
 }
 
 /** Inserts the chunks and a posting for each of their words; how many words they have. */
-async function insertWords(db: Sql, file: LockedFile, chunks: readonly EmbeddedChunk[]): Promise<number> {
-  const { store_no: storeNo, file_no: fileNo, shard_id: shardId, language } = file;
+async function insertWords(
+  db: Sql,
+  { file, shardId }: { readonly file: LockedFile; readonly shardId: number },
+  chunks: readonly EmbeddedChunk[],
+): Promise<number> {
+  const { store_no: storeNo, file_no: fileNo, language } = file;
   const ordinals = chunks.map((chunk) => chunk.ordinal);
   const contents = chunks.map((chunk) => chunk.text);
   const words = chunks.map((chunk) => lexicalText(chunk.text));

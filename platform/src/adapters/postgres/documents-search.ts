@@ -12,7 +12,7 @@ import { lexicalText } from '../../rag/lexical-text.ts';
 import type { Attributes } from '../../tenancy/attributes.ts';
 import type { HybridQuery, RetrievedChunk } from '../../tenancy/capabilities.ts';
 import type { Sql } from './database.ts';
-import { embeddingTable, placeColumns, type StorePlace, vectorType } from './documents-contents.ts';
+import { embeddingTable, inShards, placeColumns, type StorePlace, vectorType } from './documents-contents.ts';
 import { compileFilter } from './documents-filter.ts';
 import { vectorText } from './vector-text.ts';
 
@@ -106,7 +106,7 @@ export function hybridStatement(store: SearchedStore, query: HybridQuery): RawBu
       FROM fused
      CROSS JOIN LATERAL (
            SELECT tenant_id, ordinal, content FROM app.chunk
-            WHERE shard_id = ${store.shard_id}::int AND store_no = ${store.store_no}::int AND file_no = fused.file_no AND ordinal = fused.ordinal
+            WHERE ${inShards(store)} AND store_no = ${store.store_no}::int AND file_no = fused.file_no AND ordinal = fused.ordinal
            OFFSET 0) c
      CROSS JOIN LATERAL (
            SELECT attached.file_id, attached.attributes, body.filename
@@ -141,7 +141,7 @@ function denseArm(store: SearchedStore, query: HybridQuery): RawBuilder<unknown>
     SELECT file_no, ordinal, row_number() OVER (ORDER BY distance, file_no, ordinal) AS rank
       FROM (SELECT e.file_no, e.ordinal, (e.embedding OPERATOR(public.<=>) ${question}) + 0 AS distance
               FROM ${embeddingTable(store.embedding_dimensions)} e
-             WHERE e.shard_id = ${store.shard_id}::int AND e.store_no = ${store.store_no}::int AND e.space_no = ${store.space_no}::int
+             WHERE ${inShards(store, sql`e.shard_id`)} AND e.store_no = ${store.store_no}::int AND e.space_no = ${store.space_no}::int
                AND ${isVisible(store, query, sql`e.file_no`)}
              ORDER BY distance, e.file_no, e.ordinal LIMIT ${armDepth}::int) nearest`;
 }
@@ -153,7 +153,7 @@ function hits(store: SearchedStore, query: HybridQuery): RawBuilder<unknown> {
       FROM (SELECT lexeme FROM unnest(to_tsvector(${store.language}::text::regconfig, ${lexicalText(query.text)}::text))
              ORDER BY positions[1], lexeme LIMIT ${questionTermsMax}::int) term
      CROSS JOIN LATERAL (SELECT * FROM app.posting p
-                          WHERE p.shard_id = ${store.shard_id}::int AND p.store_no = ${store.store_no}::int AND p.lexeme = term.lexeme
+                          WHERE ${inShards(store, sql`p.shard_id`)} AND p.store_no = ${store.store_no}::int AND p.lexeme = term.lexeme
                             AND ${isPublished(store, sql`p.file_no`)} OFFSET 0) p`;
 }
 

@@ -31,7 +31,7 @@ import {
   type StatusCountRow,
   statusCounts,
 } from './documents-attachments.ts';
-import { deleteContents, deleteStoreContents, detachLocked, lockStore } from './documents-contents.ts';
+import { deleteContents, deleteStoreContents, detachLocked, inShards, lockStore } from './documents-contents.ts';
 import { expireStore, isExpired, storeExpired } from './documents-expiry.ts';
 import { insertJobs } from './documents-jobs.ts';
 import { readPage } from './documents-page.ts';
@@ -195,10 +195,11 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
       const { rows } = await sql<{
         readonly store_no: number;
         readonly shard_id: number;
+        readonly moving_to_shard: number | null;
         readonly file_no: number;
         readonly status: string;
       }>`
-        SELECT s.store_no, s.shard_id, f.file_no, f.status
+        SELECT s.store_no, s.shard_id, s.moving_to_shard, f.file_no, f.status
           FROM app.vector_store s JOIN app.vector_store_file f ON f.tenant_id = s.tenant_id AND f.store_no = s.store_no
          WHERE s.id = ${storeId} AND f.file_id = ${fileId}`.execute(db);
       const [file] = rows;
@@ -206,7 +207,7 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
       if (file.status !== 'completed') return [];
       const chunks = await sql<{ readonly content: string }>`
         SELECT content FROM app.chunk
-         WHERE shard_id = ${file.shard_id}::int AND store_no = ${file.store_no}::int AND file_no = ${file.file_no}::int
+         WHERE ${inShards(file)} AND store_no = ${file.store_no}::int AND file_no = ${file.file_no}::int
          ORDER BY ordinal`.execute(db);
       return chunks.rows.map((chunk) => chunk.content);
     });
