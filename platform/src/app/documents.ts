@@ -51,7 +51,7 @@ export function openDocuments(parts: DocumentParts): Documents {
   const reader = new DocumentReader(config.bounds);
   const data = dataSource(parts, envelopes, () => worker.wake());
   const worker = new IngestionWorker({
-    queue: new PostgresJobQueue(database.forDirectory(), clock),
+    queue: new PostgresJobQueue(database.forDirectory(), clock, config.bounds.ingestionJobsPerTenantMax),
     envelopes,
     shelfOf: (principal) => new PostgresIngestionShelf(homes.forTenant(principal)),
     filesOf: (principal) => data.bind(principal).files,
@@ -61,6 +61,7 @@ export function openDocuments(parts: DocumentParts): Documents {
     embedderFor: (model, principal) => embedderOf(parts, data, { model, principal }),
     chunksPerFileMax: config.bounds.chunksPerFileMax,
     logger,
+    bounds: { concurrency: config.bounds.ingestionConcurrency },
   });
   return {
     data,

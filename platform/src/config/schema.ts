@@ -119,6 +119,10 @@ const bounds = z.strictObject({
   fileBytesPerTenantMax: positiveInt.default(1_024 * 1_024 * 1_024),
   vectorStoresPerTenantMax: positiveInt.default(100),
   chunksPerFileMax: positiveInt.default(20_000),
+  /** Files that are indexed at a time. */
+  ingestionConcurrency: positiveInt.max(64).default(2),
+  /** Of one tenant, over all processes of a database. */
+  ingestionJobsPerTenantMax: positiveInt.default(8),
   parseTimeoutMs: positiveInt.default(20_000),
   parseMemoryMb: positiveInt.default(256),
   databaseQueryTimeoutMs: positiveInt.default(30_000),

@@ -256,6 +256,7 @@ describe('jobs', () => {
   test('work for the tenant of the envelope, whatever the row says', async () => {
     const { status } = await attachText('honest', 'rent');
     await library.truth(`UPDATE control.job SET tenant_id = 'mallory' WHERE tenant_id = 'honest'`);
+    await library.truth(`INSERT INTO control.job_arrival (tenant_id, ready_at_ms) VALUES ('mallory', 0)`);
     await library.worker.drain();
     expect(await status()).toBe('completed');
     expect(await rowsOf(library, 'mallory')).toMatchObject(nothing);
@@ -286,6 +287,10 @@ describe('jobs', () => {
         `INSERT INTO control.job (id, tenant_id, kind, payload, envelope, created_at_ms, ready_at_ms) VALUES ('x', 'acme', 'k', '{}', '', 0, 0)`,
       ),
     ).toBe('42501');
+    expect(await attempt('SELECT * FROM control.job_arrival')).toBe('42501');
+    expect(await attempt('SELECT * FROM control.job_turn')).toBe('42501');
+    expect(await attempt(`INSERT INTO control.job_arrival (tenant_id, ready_at_ms) VALUES ('acme', 0)`)).toBe('42501');
+    expect(await attempt(`SELECT control.claim_job(0, 'x', 1, 1)`)).toBe('42501');
     expect(await attempt('SELECT * FROM control.shard')).toBe('42501');
     expect(await attempt('SELECT * FROM app.chunk_s0')).toBe('42501');
     expect(await attempt(`UPDATE app.vector_store SET shard_id = 1`)).toBe('42501');

@@ -35,6 +35,7 @@ export interface LibraryOptions {
   readonly bounds?: Partial<IngestionBounds>;
   readonly logger?: Logger;
   readonly chunksPerFileMax?: number;
+  readonly jobsPerTenantMax?: number;
   readonly shelfOf?: (database: TenantDatabase) => IngestionShelf;
 }
 
@@ -55,7 +56,11 @@ export class Library implements AsyncDisposable {
   private constructor(db: TestDatabase, options: LibraryOptions) {
     this.db = db;
     this.#options = options;
-    this.queue = new PostgresJobQueue(db.database.forOperator(mintOperatorScope('test')), options.clock ?? systemClock);
+    this.queue = new PostgresJobQueue(
+      db.database.forOperator(mintOperatorScope('test')),
+      options.clock ?? systemClock,
+      options.jobsPerTenantMax ?? 8,
+    );
     this.worker = new IngestionWorker({
       queue: this.queue,
       envelopes: this.envelopes,

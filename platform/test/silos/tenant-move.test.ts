@@ -76,7 +76,7 @@ async function rowsInShared(tenant: string): Promise<number> {
 beforeAll(async () => {
   world = await openSiloWorld();
   worker = new IngestionWorker({
-    queue: new PostgresJobQueue(world.shared.forDirectory(), systemClock),
+    queue: new PostgresJobQueue(world.shared.forDirectory(), systemClock, 8),
     envelopes,
     reader,
     embedderFor: () => hashedEmbedder,

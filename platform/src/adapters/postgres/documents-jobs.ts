@@ -5,42 +5,29 @@ import type { ClaimedJob, JobFacts, JobQueue } from '../../rag/job-queue.ts';
 import type { OperatorDatabase, Sql } from './database.ts';
 
 /**
- * The durable queue, over every tenant, in the role that reaches no content. Tenants take turns: the tenant served longest ago is served
- * next, so a thousand files of one delay a single file of another by at most the jobs that already run.
+ * The durable queue, over every tenant, in the role that reaches no content. Tenants take turns: the tenant served longest ago is served next, so
+ * 5,000 files of one delay a single file of another by at most the rest of one job. A claim costs the same however many jobs wait
+ * (`control.claim_job`).
  */
 export class PostgresJobQueue implements JobQueue {
   readonly #database: OperatorDatabase;
   readonly #clock: Clock;
+  readonly #jobsPerTenantMax: number;
 
-  constructor(database: OperatorDatabase, clock: Clock) {
+  /** `jobsPerTenantMax`: of one tenant that run at a time, over all processes. */
+  constructor(database: OperatorDatabase, clock: Clock, jobsPerTenantMax: number) {
     this.#database = database;
     this.#clock = clock;
+    this.#jobsPerTenantMax = jobsPerTenantMax;
   }
 
   async claim(leaseMs: number): Promise<ClaimedJob | undefined> {
     const nowMs = this.#clock.nowMs();
-    const isReady = sql`buried_reason IS NULL AND ready_at_ms <= ${nowMs} AND (lease_until_ms IS NULL OR lease_until_ms <= ${nowMs})`;
-    // Of a tenant that is suspended, or on its way out.
-    const mustWait = sql`(SELECT id FROM control.tenant WHERE state <> 'active')`;
     return this.#database.write(async (db) => {
       const { rows } = await sql<JobRow>`
-        WITH next AS (
-          SELECT j.id FROM control.job j
-            JOIN (SELECT tenant_id, min(sequence) AS sequence FROM control.job WHERE ${isReady} AND tenant_id NOT IN ${mustWait} GROUP BY tenant_id) oldest USING (sequence)
-            LEFT JOIN control.job_turn turn ON turn.tenant_id = oldest.tenant_id
-           -- Once more, of the row itself: a claim that committed since the snapshot is seen when the row is locked.
-           WHERE ${isReady}
-           ORDER BY turn.served NULLS FIRST, j.sequence LIMIT 1 FOR UPDATE OF j SKIP LOCKED)
-        UPDATE control.job j
-           SET lease = ${randomUUID()}, lease_until_ms = ${nowMs + leaseMs}, attempts = attempts + 1
-          FROM next WHERE j.id = next.id
-        RETURNING j.id, j.tenant_id, j.kind, j.payload, j.envelope, j.attempts, j.lease`.execute(db);
-      const [row] = rows;
-      if (row === undefined) return undefined;
-      await sql`
-        INSERT INTO control.job_turn (tenant_id, served) VALUES (${row.tenant_id}, nextval('control.job_served'))
-        ON CONFLICT (tenant_id) DO UPDATE SET served = excluded.served`.execute(db);
-      return claimedJob(row);
+        SELECT id, tenant_id, kind, payload, envelope, attempts, lease
+          FROM control.claim_job(${nowMs}, ${randomUUID()}, ${leaseMs}, ${this.#jobsPerTenantMax})`.execute(db);
+      return rows[0] && claimedJob(rows[0]);
     });
   }
 
@@ -61,9 +48,11 @@ export class PostgresJobQueue implements JobQueue {
     const readyAtMs = this.#clock.nowMs() + retry.delayMs;
     await this.#database.write((db) =>
       sql`
-        UPDATE control.job
-           SET lease = NULL, lease_until_ms = NULL, ready_at_ms = ${readyAtMs}, attempts = attempts - ${retry.countsAsAttempt ? 0 : 1}
-         WHERE id = ${job.id} AND lease = ${job.lease}`.execute(db),
+        WITH released AS (
+          UPDATE control.job
+             SET lease = NULL, lease_until_ms = NULL, ready_at_ms = ${readyAtMs}, attempts = attempts - ${retry.countsAsAttempt ? 0 : 1}
+           WHERE id = ${job.id} AND lease = ${job.lease} RETURNING tenant_id, ready_at_ms)
+        INSERT INTO control.job_arrival (tenant_id, ready_at_ms) SELECT tenant_id, ready_at_ms FROM released`.execute(db),
     );
   }
 
@@ -76,7 +65,11 @@ export class PostgresJobQueue implements JobQueue {
   }
 
   async releaseAll(): Promise<void> {
-    await this.#database.write((db) => sql`UPDATE control.job SET lease = NULL, lease_until_ms = NULL WHERE lease IS NOT NULL`.execute(db));
+    await this.#database.write((db) =>
+      sql`
+        WITH released AS (UPDATE control.job SET lease = NULL, lease_until_ms = NULL WHERE lease IS NOT NULL RETURNING tenant_id, ready_at_ms)
+        INSERT INTO control.job_arrival (tenant_id, ready_at_ms) SELECT tenant_id, ready_at_ms FROM released`.execute(db),
+    );
   }
 }
 

@@ -28,5 +28,9 @@ export async function forwardJobs(silo: Database, shared: Database): Promise<voi
       ON CONFLICT (id) DO NOTHING`.execute(db),
   );
   const ids = rows.map((row) => row.id);
-  await silo.forDirectory().write((db) => sql`DELETE FROM control.job WHERE id = ANY(${ids}::text[])`.execute(db));
+  await silo.forDirectory().write(async (db) => {
+    await sql`DELETE FROM control.job WHERE id = ANY(${ids}::text[])`.execute(db);
+    // Nobody claims here, so nobody reads these away.
+    await sql`DELETE FROM control.job_arrival`.execute(db);
+  });
 }
