@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Sql } from '../../src/adapters/postgres/database.ts';
-import { hybridStatement, type SearchedStore } from '../../src/adapters/postgres/documents-search.ts';
+import { armsOf, type CandidateRow, candidateStatement, type SearchedStore } from '../../src/adapters/postgres/documents-search-arms.ts';
 import { seededRandom } from '../../src/primitives/random.ts';
+import { fuse } from '../../src/rag/hybrid-ranking.ts';
 import type { HybridQuery } from '../../src/tenancy/capabilities.ts';
 import { chunking, fingerprint, Library, question } from './library.ts';
 
@@ -55,10 +56,10 @@ async function replayUnwalled(count: number): Promise<string[]> {
   const answers: string[] = [];
   for (const [index, text] of questions.slice(0, count).entries()) {
     const compiled = await database.read((db: Sql) =>
-      Promise.resolve(hybridStatement(store as SearchedStore, queryOf(text, index)).compile(db)),
+      Promise.resolve(candidateStatement(store as SearchedStore, queryOf(text, index)).compile(db)),
     );
-    const rows = await library.truth<{ tenant_id: string; file_id: string; score: number }>(compiled.sql, compiled.parameters);
-    answers.push(JSON.stringify(rows.filter((row) => row.tenant_id === 'acme').map((row) => [row.file_id, row.score])));
+    const rows = await library.truth<CandidateRow>(compiled.sql, compiled.parameters);
+    answers.push(JSON.stringify(fuse(armsOf(rows, queryOf(text, index)), queryOf(text, index))));
   }
   return answers;
 }

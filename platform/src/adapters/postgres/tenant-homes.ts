@@ -9,7 +9,7 @@ import { assert } from '../../primitives/assert.ts';
 import type { TenantId } from '../../primitives/ids.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import { Principal } from '../../tenancy/principal.ts';
-import { type Database, type Sql, TenantDatabase, type TransactionHost, type TransactionStart } from './database.ts';
+import { type Database, type EntryCall, type Sql, TenantDatabase, type TransactionHost, type TransactionStart } from './database.ts';
 import { DatabaseStatementError } from './database-error.ts';
 import { forwardJobs } from './job-outbox.ts';
 import type { OpenSilos } from './open-silos.ts';
@@ -53,10 +53,24 @@ export class TenantHomes implements TransactionHost {
   async transaction<T>(start: TransactionStart, work: (sql: Sql) => Promise<T>): Promise<T> {
     const { tenantId } = start;
     assert(tenantId !== undefined, 'only a tenant has a home');
+    return this.#atHome(tenantId, () => this.#enter(tenantId, { ...start, asksResidence: true }, work));
+  }
+
+  /** As `transaction`; the function asks for the residence itself. */
+  async call<Row extends object>(call: EntryCall): Promise<readonly Row[]> {
+    return this.#atHome(call.tenantId, async () => {
+      const place = this.#places.get(call.tenantId);
+      if (place === undefined) return this.#parts.shared.call<Row>(call);
+      return this.#parts.silos.use(place, (silo) => silo.call<Row>(call));
+    });
+  }
+
+  /** Tries where the tenant was last known to live, and then where the answer points. */
+  async #atHome<T>(tenantId: TenantId, attempt: () => Promise<T>): Promise<T> {
     const untilMs = performance.now() + this.#parts.moveWaitMaxMs;
     for (let sentOn = 0; ; ) {
       try {
-        return await this.#enter(tenantId, { ...start, asksResidence: true }, work);
+        return await attempt();
       } catch (error) {
         const answer = residenceAnswer(error);
         if (answer === undefined) throw error;

@@ -1,0 +1,109 @@
+/** The rows behind a ranking: text, file and attributes of ranked places. */
+import { sql } from 'kysely';
+import { assert } from '../../primitives/assert.ts';
+import type { RankedPlace } from '../../rag/hybrid-ranking.ts';
+import type { Attributes } from '../../tenancy/attributes.ts';
+import type { RetrievedChunk } from '../../tenancy/capabilities.ts';
+import type { Sql, TenantDatabase } from './database.ts';
+import { inShards, type StorePlace } from './documents-contents.ts';
+
+export interface ChunkRow {
+  readonly owner_id: string;
+  readonly file_id: string;
+  readonly filename: string;
+  readonly attributes: Attributes;
+  readonly content: string;
+}
+
+/** In the transaction that ranked: every place has a row. */
+export async function readRanked(
+  db: Sql,
+  { storeId, store }: { readonly storeId: string; readonly store: StorePlace },
+  ranked: readonly RankedPlace[],
+): Promise<readonly RetrievedChunk[]> {
+  const fileNos = ranked.map((place) => place.fileNo);
+  const ordinals = ranked.map((place) => place.ordinal);
+  const { rows } = await sql<ChunkRow>`
+    SELECT c.tenant_id AS owner_id, f.file_id, f.filename, f.attributes, c.content
+      FROM unnest(${fileNos}::int[], ${ordinals}::int[]) WITH ORDINALITY AS ranked (file_no, ordinal, place)
+     CROSS JOIN LATERAL (
+           SELECT tenant_id, content FROM app.chunk
+            WHERE ${inShards(store)} AND store_no = ${store.store_no}::int AND file_no = ranked.file_no AND ordinal = ranked.ordinal
+           OFFSET 0) c
+     CROSS JOIN LATERAL (
+           SELECT attached.file_id, attached.attributes, body.filename
+             FROM app.vector_store_file attached JOIN app.file body ON body.id = attached.file_id
+            WHERE attached.store_no = ${store.store_no}::int AND attached.file_no = ranked.file_no OFFSET 0) f
+     ORDER BY ranked.place`.execute(db);
+  return retrievedChunks(storeId, ranked, rows);
+}
+
+/** A store as its row says just now. */
+export interface StoreHead {
+  readonly revision: number;
+  readonly shards: readonly number[];
+  readonly lastActiveAtMs: number;
+  readonly expiresAfterDays: number | undefined;
+}
+
+export interface RankedStore {
+  readonly storeId: string;
+  /** Of the contents that were ranked. */
+  readonly revision: number;
+  /** Where its rows may be. */
+  readonly shards: readonly number[];
+}
+
+export interface RankedRead {
+  readonly head: StoreHead;
+  /** Undefined when the store is another by now than the one that was ranked. */
+  readonly chunks: readonly RetrievedChunk[] | undefined;
+}
+
+/** One round trip. Undefined: no such store. */
+export async function readRankedAt(
+  database: TenantDatabase,
+  { storeId, revision, shards }: RankedStore,
+  ranked: readonly RankedPlace[],
+): Promise<RankedRead | undefined> {
+  const fileNos = ranked.map((place) => place.fileNo);
+  const ordinals = ranked.map((place) => place.ordinal);
+  const rows = await database.call<HeadRow & PlacedRow>('bulkhead_ranked_chunks', [storeId, revision, shards, fileNos, ordinals]);
+  const [first] = rows;
+  if (first === undefined) return undefined;
+  const head = {
+    revision: Number(first.revision),
+    shards: first.shards,
+    lastActiveAtMs: Number(first.last_active_at_ms),
+    expiresAfterDays: first.expires_after_days ?? undefined,
+  };
+  const isSame = head.revision === revision && head.shards.every((shard) => shards.includes(shard));
+  return { head, chunks: isSame ? retrievedChunks(storeId, ranked, ranked.length === 0 ? [] : rows) : undefined };
+}
+
+interface HeadRow {
+  readonly revision: string;
+  readonly shards: readonly number[];
+  readonly last_active_at_ms: string;
+  readonly expires_after_days: number | null;
+}
+
+type PlacedRow = ChunkRow & { readonly place: string };
+
+function retrievedChunks(storeId: string, ranked: readonly RankedPlace[], rows: readonly ChunkRow[]): readonly RetrievedChunk[] {
+  assert(rows.length === ranked.length, 'every ranked place has a row');
+  return rows.map((row, index) => {
+    const { ordinal, score } = ranked[index] as RankedPlace;
+    return {
+      ownerId: row.owner_id,
+      vectorStoreId: storeId,
+      chunkId: `${row.file_id}:${ordinal}`,
+      fileId: row.file_id,
+      filename: row.filename,
+      attributes: row.attributes,
+      ordinal,
+      text: row.content,
+      score,
+    };
+  });
+}
