@@ -220,8 +220,8 @@ function entrance({ readOnly, asksResidence }: TransactionStart, tenantId: Tenan
 }
 
 /**
- * One message of the simple protocol. Bound parameters take five, and outside a transaction the embedded engine, whose connections share one session, may serve
- * another connection between them: its binding would answer here. What stands in the text are digits and nothing else: numbers, and text as hexadecimal.
+ * One message of the simple protocol. Bound parameters take five, and outside a transaction nothing keeps the embedded engine, whose connections share one
+ * session, from serving another connection between them. What stands in the text are digits and nothing else: numbers, and text as hexadecimal.
  */
 function callText({ name, tenantId, values }: EntryCall): string {
   return `SELECT * FROM public.${name}(${[tenantId, ...values].map(literal).join(', ')})`;
