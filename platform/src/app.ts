@@ -73,7 +73,10 @@ export async function openApp(options: AppOptions): Promise<App> {
   await refuseOtherEmbedding(database, embeddingOf(config));
   const directory = new PostgresTenantDirectory(database, clock);
   await createTenants(config, directory, mintOperatorScope('configuration'));
-  const { homes, moves } = stack.use(await openSilos({ config, shared: database, directory, inspect: refuseUnsafe, clock, logger }));
+  const silos = stack.use(
+    await openSilos({ config, shared: database, directory, inspect: refuseUnsafe, urlKey: secrets.siloUrls, clock, logger }),
+  );
+  const { homes, moves } = silos;
 
   onStep('models, prices, journal');
   const journal = await openJournal(stack, { config, database, logger });
@@ -108,6 +111,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     directory,
     moves,
     settle: (tenantId) => settle({ directory, logger }, moves, tenantId),
+    giveDatabase: (tenantId, given) => silos.give(tenantId, given),
     usage,
     journal,
     priceBook,

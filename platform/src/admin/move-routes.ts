@@ -9,6 +9,7 @@ import type { OperatorScope } from '../tenancy/operator-scope.ts';
 import type { Tenant, TenantIsolation } from '../tenancy/tenant.ts';
 import type { TenantDirectory } from '../tenancy/tenant-directory.ts';
 import type { TenantMove } from '../tenancy/tenant-move.ts';
+import { type GiveDatabase, givenDatabaseOf, givenDatabaseSchema } from './given-database.ts';
 
 /** Port: runs moves in the background. `jobs/` implements it. */
 export interface MoveRunner {
@@ -22,9 +23,10 @@ export interface MoveRouteParts {
   readonly operator: OperatorScope;
   readonly registry: Pick<TenantDirectory, 'find'>;
   readonly moves: MoveRunner;
+  readonly giveDatabase: GiveDatabase;
 }
 
-const moveSchema = z.strictObject({ to: z.enum(['pooled', 'siloed']) });
+const moveSchema = z.strictObject({ to: z.enum(['pooled', 'siloed']), ...givenDatabaseSchema });
 const path = '/admin/v1/tenants/:tenantId/move';
 
 export function moveRoutes(parts: MoveRouteParts): readonly OperatorRoute[] {
@@ -35,13 +37,19 @@ export function moveRoutes(parts: MoveRouteParts): readonly OperatorRoute[] {
   ];
 }
 
-async function startMove({ operator, registry, moves }: MoveRouteParts, exchange: Exchange): Promise<JsonAnswer> {
-  const { to } = validateBody(moveSchema, exchange.body);
+async function startMove({ operator, registry, moves, giveDatabase }: MoveRouteParts, exchange: Exchange): Promise<JsonAnswer> {
+  const body = validateBody(moveSchema, exchange.body);
+  const { to } = body;
+  const given = givenDatabaseOf(body, to);
   const tenant = await requireTenant(registry, exchange);
   if (tenant.state === 'deleting') throw new BulkheadError('not_ready', 'A tenant that is being erased cannot be moved.');
   if (moves.isMoving(tenant.id)) throw new BulkheadError('not_ready', 'This tenant is being moved already.');
+  if (tenant.isolation === to && given !== undefined) {
+    throw new BulkheadError('not_ready', 'This tenant has a database of its own: move it to pooled first, then into the one given.');
+  }
   if (tenant.isolation === to) return { kind: 'json', status: 200, body: movingShape(tenant, to, 'completed') };
   if (moves.isFull) throw new BulkheadError('capacity_unavailable', 'Other tenants are being moved; try again.', { retryAfterMs: 5_000 });
+  if (to === 'siloed') await giveDatabase(tenant.id, given);
   await moves.start(operator, tenant.id, to);
   return { kind: 'json', status: 202, body: movingShape(tenant, to, 'moving') };
 }

@@ -8,6 +8,7 @@ import { parseTenantId, type TenantId } from '../primitives/ids.ts';
 import type { OperatorScope } from '../tenancy/operator-scope.ts';
 import type { Tenant } from '../tenancy/tenant.ts';
 import type { ApiKeyRecord, TenantRegistry } from '../tenancy/tenant-directory.ts';
+import { type GiveDatabase, givenDatabaseOf, givenDatabaseSchema } from './given-database.ts';
 import { apiKeyShape, tenantShape } from './shapes.ts';
 
 /** Port: makes a key's text and the record that may be kept of it. `auth/` implements it. */
@@ -28,6 +29,7 @@ export interface TenantRouteParts {
   readonly tierNames: ReadonlySet<string>;
   /** Makes the database of a tenant that was created siloed. */
   readonly settle: (tenantId: TenantId) => Promise<void>;
+  readonly giveDatabase: GiveDatabase;
   readonly nowMs: () => number;
 }
 
@@ -47,6 +49,7 @@ const newTenantSchema = z.strictObject({
   name: z.string().min(1).max(256).optional(),
   tier: z.string().max(32).optional(),
   isolation: z.enum(['pooled', 'siloed']).optional(),
+  ...givenDatabaseSchema,
   ...overridesSchema,
 });
 const tenantChangesSchema = z.strictObject({
@@ -97,14 +100,17 @@ async function createTenant(parts: TenantRouteParts, exchange: Exchange): Promis
   const body = validateBody(newTenantSchema, exchange.body);
   const id = parseTenantId(body.id);
   if (id === undefined) throw new BulkheadError('invalid_value', 'must match ^[a-z0-9][a-z0-9-]{1,62}$', { param: 'id' });
+  const isolation = body.isolation ?? 'pooled';
+  const given = givenDatabaseOf(body, isolation);
   const tenant = await parts.registry.create(parts.operator, {
     id,
     name: body.name ?? id,
     tier: requireTier(parts, body.tier ?? 'free'),
-    isolation: body.isolation ?? 'pooled',
+    isolation,
     overrides: overridesOf(body),
   });
-  if (tenant.isolation === 'siloed') await parts.settle(tenant.id);
+  if (given !== undefined) await parts.giveDatabase(tenant.id, given);
+  if (isolation === 'siloed') await parts.settle(tenant.id);
   return { kind: 'json', status: 201, body: tenantShape(tenant) };
 }
 

@@ -3,14 +3,18 @@
 import { DataDirectoryLock } from '../adapters/postgres/data-directory-lock.ts';
 import { Database } from '../adapters/postgres/database.ts';
 import { EmbeddedEngine } from '../adapters/postgres/embedded-engine.ts';
+import { GivenSilos, isGiven } from '../adapters/postgres/given-silos.ts';
 import { admitLogin, refuseUnfitLogin } from '../adapters/postgres/login-check.ts';
 import { type MigrationResult, migrate, pendingMigrations } from '../adapters/postgres/migrations.ts';
 import { ServerSilos } from '../adapters/postgres/server-silos.ts';
-import { silosSeenByOwner } from '../adapters/postgres/silo-register.ts';
+import { type OwnedSilo, silosSeenByOwner } from '../adapters/postgres/silo-register.ts';
+import { type GivenUrls, openUrl } from '../adapters/postgres/silo-urls.ts';
 import { describeFindings, lintCatalogue } from '../audit/catalogue-lint.ts';
 import type { Config } from '../config/schema.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import { openSecrets } from './secrets.ts';
+import { configuredUrls } from './silos.ts';
 
 export interface OpenedDatabase extends AsyncDisposable {
   readonly database: Database;
@@ -34,6 +38,7 @@ export async function migrateDatabase(config: Config, logger: Logger): Promise<M
   const { ownerUrl } = config.database;
   if (ownerUrl === undefined) {
     await using opened = await openDatabase(config, logger);
+    if (config.database.url === undefined) await migrateSilos(config, opened.database, logger);
     return opened.schema;
   }
   await using stack = new AsyncDisposableStack();
@@ -41,22 +46,30 @@ export async function migrateDatabase(config: Config, logger: Logger): Promise<M
   const result = await migrate(database);
   await refuseUnsafe(database);
   if (config.database.url !== undefined) await admitLogin(database, config.database.url);
-  await migrateSilos(config, database);
+  await migrateSilos(config, database, logger);
   return result;
 }
 
-/** Databases of single tenants on the same server. Embedded ones are brought up to date when they are opened. */
-async function migrateSilos(config: Config, shared: Database): Promise<void> {
+/** Databases of single tenants, on the same server or given with their owner's URL. Embedded ones are brought up to date when they are opened. */
+async function migrateSilos(config: Config, shared: Database, logger: Logger): Promise<void> {
   const { url, ownerUrl } = config.database;
-  if (url === undefined) return;
-  const silos = new ServerSilos({
-    url,
-    ownerUrl,
-    queryTimeoutMs: config.bounds.databaseQueryTimeoutMs,
-    poolSize: 1,
-    inspect: refuseUnsafe,
-  });
-  for (const place of await silosSeenByOwner(shared)) await silos.migrate(place);
+  const owned = await silosSeenByOwner(shared);
+  const common = { queryTimeoutMs: config.bounds.databaseQueryTimeoutMs, poolSize: 1, inspect: refuseUnsafe };
+  const made = url === undefined ? undefined : new ServerSilos({ ...common, url, ownerUrl });
+  const given = new GivenSilos({ ...common, urls: urlsSeenByOwner(config, owned), logger });
+  for (const { place } of owned) await (isGiven(place) ? given : made)?.migrate(place);
+}
+
+function urlsSeenByOwner(config: Config, owned: readonly OwnedSilo[]): GivenUrls {
+  const configured = configuredUrls(config);
+  const key = openSecrets(config.dataDir, config.auth.secret).siloUrls;
+  const sealed = new Map(owned.map((silo) => [silo.tenantId, silo.sealed]));
+  return {
+    async find(tenantId) {
+      const kept = sealed.get(tenantId) ?? undefined;
+      return configured.get(tenantId) ?? (kept && openUrl(key, tenantId, kept));
+    },
+  };
 }
 
 async function openEmbedded(config: Config, logger: Logger, stack: AsyncDisposableStack): Promise<Database> {

@@ -13,6 +13,8 @@ export interface Secrets {
   readonly jobEnvelope: Buffer;
   /** Makes the per-tenant salt of upstream prompt caches. */
   readonly cacheSalt: Buffer;
+  /** Encrypts the URLs of databases that operators give by the admin API. */
+  readonly siloUrls: Buffer;
   /** Admin token of demo mode; elsewhere it is configured. */
   readonly demoAdminToken: string;
 }
@@ -24,6 +26,7 @@ export function openSecrets(dataDir: string, configured: string | undefined): Se
     apiKeyPepper: derive('api-key-pepper-1'),
     jobEnvelope: derive('job-envelope-1'),
     cacheSalt: derive('cache-salt-1'),
+    siloUrls: derive('silo-urls-1'),
     demoAdminToken: `bha_${derive('demo-admin-token-1').toString('base64url')}`,
   };
 }

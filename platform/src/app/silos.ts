@@ -1,11 +1,14 @@
 /** Where tenants live: the shared database and those of single tenants, and the moves between them. */
 import type { Database } from '../adapters/postgres/database.ts';
 import { EmbeddedSilos } from '../adapters/postgres/embedded-silos.ts';
+import { GivenSilos } from '../adapters/postgres/given-silos.ts';
 import { MoveRecords } from '../adapters/postgres/move-records.ts';
 import { OpenSilos } from '../adapters/postgres/open-silos.ts';
 import { ServerSilos } from '../adapters/postgres/server-silos.ts';
 import { SiloRegister } from '../adapters/postgres/silo-register.ts';
 import type { SiloSource } from '../adapters/postgres/silo-source.ts';
+import { SiloSources } from '../adapters/postgres/silo-sources.ts';
+import { type GivenUrl, type GivenUrls, SiloUrls } from '../adapters/postgres/silo-urls.ts';
 import { TenantHomes } from '../adapters/postgres/tenant-homes.ts';
 import { PostgresTenantMover } from '../adapters/postgres/tenant-mover.ts';
 import type { Config } from '../config/schema.ts';
@@ -20,6 +23,8 @@ import type { TenantRegistry } from '../tenancy/tenant-directory.ts';
 export interface Silos extends AsyncDisposable {
   readonly homes: TenantHomes;
   readonly moves: TenantMoves;
+  /** Where the next database of the tenant is, if not where we make it. */
+  give(tenantId: TenantId, given: GivenUrl | undefined): Promise<void>;
 }
 
 export interface SiloParts {
@@ -27,6 +32,8 @@ export interface SiloParts {
   readonly shared: Database;
   readonly directory: TenantRegistry;
   readonly inspect: (database: Database) => Promise<void>;
+  /** Encrypts the URLs that are kept. */
+  readonly urlKey: Buffer;
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -39,7 +46,8 @@ export async function openSilos(parts: SiloParts): Promise<Silos> {
   const { config, shared, clock, logger } = parts;
   await using stack = new AsyncDisposableStack();
   const { siloDatabasesOpenMax: openMax, siloIdleMs: idleMs, databaseQueryTimeoutMs, tenantMoveWaitMaxMs: moveWaitMaxMs } = config.bounds;
-  const source = siloSource(parts);
+  const urls = new SiloUrls({ database: shared, configured: configuredUrls(config), key: parts.urlKey });
+  const source = siloSource(parts, urls);
   const silos = stack.use(new OpenSilos(source, { bounds: { openMax, idleMs, roomWaitMaxMs: databaseQueryTimeoutMs }, clock, logger }));
   const register = new SiloRegister(shared, clock);
   const records = new MoveRecords(shared, clock);
@@ -52,7 +60,7 @@ export async function openSilos(parts: SiloParts): Promise<Silos> {
   const homes = await TenantHomes.open({ shared, register, silos, moveWaitMaxMs, logger });
   forwardLeftJobs(stack, homes, logger);
   const opened = stack.move();
-  return { homes, moves, [Symbol.asyncDispose]: () => opened.disposeAsync() };
+  return { homes, moves, give: (tenantId, given) => urls.keep(tenantId, given), [Symbol.asyncDispose]: () => opened.disposeAsync() };
 }
 
 /** Makes the database of a tenant that was created siloed. When that fails the tenant is suspended: it must not live among the others meanwhile. */
@@ -72,12 +80,21 @@ export async function settle(
   }
 }
 
-export function siloSource({ config, inspect, logger }: Omit<SiloParts, 'shared' | 'clock' | 'directory'>): SiloSource {
+/** URLs that the configuration gives, by tenant. */
+export function configuredUrls(config: Config): ReadonlyMap<string, GivenUrl> {
+  return new Map(
+    config.tenants.flatMap(({ id, databaseUrl: url, databaseOwnerUrl: ownerUrl }) =>
+      url === undefined ? [] : [[id, { url, ownerUrl }] as const],
+    ),
+  );
+}
+
+function siloSource({ config, inspect, logger }: Pick<SiloParts, 'config' | 'inspect' | 'logger'>, urls: GivenUrls): SiloSource {
   const { url, ownerUrl } = config.database;
   const common = { queryTimeoutMs: config.bounds.databaseQueryTimeoutMs, poolSize: siloPoolSize, inspect };
-  return url === undefined
-    ? new EmbeddedSilos({ ...common, dataDir: config.dataDir, logger })
-    : new ServerSilos({ ...common, url, ownerUrl });
+  const made =
+    url === undefined ? new EmbeddedSilos({ ...common, dataDir: config.dataDir, logger }) : new ServerSilos({ ...common, url, ownerUrl });
+  return new SiloSources(made, new GivenSilos({ ...common, urls, logger }));
 }
 
 function forwardLeftJobs(stack: AsyncDisposableStack, homes: TenantHomes, logger: Logger): void {

@@ -1,5 +1,6 @@
 /** The route table: data plane, control plane, operations. */
 import type { IncomingHttpHeaders } from 'node:http';
+import type { GiveDatabase } from '../admin/given-database.ts';
 import { moveRoutes } from '../admin/move-routes.ts';
 import { statusRoutes } from '../admin/status-routes.ts';
 import { tenantRoutes } from '../admin/tenant-routes.ts';
@@ -29,6 +30,7 @@ export interface SurfaceParts {
   readonly directory: TenantRegistry;
   readonly moves: TenantMoves;
   readonly settle: (tenantId: TenantId) => Promise<void>;
+  readonly giveDatabase: GiveDatabase;
   readonly usage: OperatorUsage;
   readonly journal: UsageJournal;
   readonly priceBook: PriceBook;
@@ -53,9 +55,10 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
       keys: identity.apiKeys,
       tierNames: new Set(Object.keys(config.tiers)),
       settle: parts.settle,
+      giveDatabase: parts.giveDatabase,
       nowMs,
     }),
-    ...moveRoutes({ operator, registry: directory, moves }),
+    ...moveRoutes({ operator, registry: directory, moves, giveDatabase: parts.giveDatabase }),
   ];
   return [
     ...inferenceRoutes(path),

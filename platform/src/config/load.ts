@@ -147,6 +147,7 @@ function contradictions(config: Config, demo: boolean): string[] {
     ...duplicates(config.tenants, 'tenants'),
     ...issuerTwins(config),
     ...unknownReferences(config),
+    ...siloMistakes(config),
     ...retrievalMistakes(config),
     ...addressMistakes(config, demo),
   ];
@@ -181,6 +182,13 @@ function unknownReferences(config: Config): string[] {
   );
   const embedding = models.has(config.embedding.model) ? [] : [`embedding.model: there is no model ${config.embedding.model}`];
   return [...deployments, ...tenants, ...embedding];
+}
+
+function siloMistakes(config: Config): string[] {
+  return config.tenants.flatMap(({ isolation, databaseUrl, databaseOwnerUrl }, at) => [
+    ...(databaseUrl !== undefined && isolation !== 'siloed' ? [`tenants.${at}.databaseUrl: needs isolation: siloed`] : []),
+    ...(databaseOwnerUrl !== undefined && databaseUrl === undefined ? [`tenants.${at}.databaseOwnerUrl: needs databaseUrl`] : []),
+  ]);
 }
 
 function retrievalMistakes(config: Config): string[] {

@@ -8,6 +8,7 @@ const id = z.string().regex(/^[a-z0-9][a-z0-9._:/-]{0,127}$/i, 'must be 1 to 128
 const tenantSlug = z.string().regex(/^[a-z0-9][a-z0-9-]{1,62}$/, 'must match ^[a-z0-9][a-z0-9-]{1,62}$');
 const positiveInt = z.number().int().min(1);
 const httpUrl = z.url({ protocol: /^https?$/ });
+const postgresUrl = z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postgres:// URL' });
 
 const limits = z.strictObject({
   requestsPerMinute: positiveInt.optional(),
@@ -173,6 +174,10 @@ export const configSchema = z.strictObject({
         name: z.string().min(1).max(256).optional(),
         tier: z.string(),
         isolation: z.enum(['pooled', 'siloed']).default('pooled'),
+        /** Of a siloed tenant: the database to live in, instead of one that is made for it. The login that serves. */
+        databaseUrl: postgresUrl.optional(),
+        /** The login that owns the schema there; without it the operator keeps the schema up to date. */
+        databaseOwnerUrl: postgresUrl.optional(),
       }),
     )
     .default([]),

@@ -13,7 +13,7 @@ class CountingSource implements SiloSource {
   most = 0;
   opened = 0;
   failures = 0;
-  placeOf = (tenantId: string) => tenantId;
+  placeFor = async (tenantId: string) => tenantId;
   create = async () => {};
   destroy = async () => {};
 

@@ -28,7 +28,7 @@ export class EmbeddedSilos implements SiloSource {
     this.#options = options;
   }
 
-  placeOf(tenantId: string): string {
+  async placeFor(tenantId: string): Promise<string> {
     return `silos/${tenantId}`;
   }
 

@@ -34,7 +34,7 @@ export class ServerSilos implements SiloSource {
   }
 
   /** Tenant ids are longer than names of databases may be, and two must never share one. */
-  placeOf(tenantId: string): string {
+  async placeFor(tenantId: string): Promise<string> {
     return `bulkhead_silo_${createHash('sha256').update(tenantId).digest('hex').slice(0, 32)}`;
   }
 

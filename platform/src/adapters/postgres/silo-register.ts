@@ -10,14 +10,24 @@ export interface SiloRecord {
   readonly state: 'preparing' | 'home' | 'leaving';
 }
 
-/** Places of all silos, for the owner's login, which may take no role of requests. */
-export async function silosSeenByOwner(owner: Database): Promise<readonly string[]> {
+/** A silo as the owner's login sees it, with the sealed URL of one that was given by the admin API. */
+export interface OwnedSilo {
+  readonly tenantId: string;
+  readonly place: string;
+  readonly sealed: Buffer | null;
+}
+
+/** All silos, for the owner's login, which may take no role of requests. */
+export async function silosSeenByOwner(owner: Database): Promise<readonly OwnedSilo[]> {
   return owner.withClient(async (client) => {
     await client.query('BEGIN');
     try {
       await client.query('SET LOCAL ROLE bulkhead_owner');
-      const { rows } = await client.query<{ readonly place: string }>("SELECT place FROM control.silo WHERE state = 'home' ORDER BY place");
-      return rows.map((row) => row.place);
+      const { rows } = await client.query<OwnedSilo>(
+        'SELECT tenant_id AS "tenantId", place, sealed FROM control.silo LEFT JOIN control.silo_url USING (tenant_id) ' +
+          "WHERE state = 'home' ORDER BY place",
+      );
+      return rows;
     } finally {
       await client.query('ROLLBACK');
     }
@@ -53,13 +63,14 @@ export class SiloRegister {
     return rows.map((row) => row.id);
   }
 
-  /** Before the database is made, so that one a crash left half made is found. Keeps the state of a record that is there. */
-  async prepare(tenantId: TenantId, place: string): Promise<void> {
-    await this.#database.forDirectory().write((db) =>
-      sql`
-        INSERT INTO control.silo (tenant_id, place, state, created_at_ms) VALUES (${tenantId}, ${place}, 'preparing', ${this.#clock.nowMs()})
-        ON CONFLICT (tenant_id) DO NOTHING`.execute(db),
+  /** Before the database is made, so that one a crash left half made is found. Keeps a record that is there; returns the place on record. */
+  async prepare(tenantId: TenantId, place: string): Promise<string> {
+    const { rows } = await this.#database.forDirectory().write((db) =>
+      sql<{ readonly place: string }>`
+        INSERT INTO control.silo AS silo (tenant_id, place, state, created_at_ms) VALUES (${tenantId}, ${place}, 'preparing', ${this.#clock.nowMs()})
+        ON CONFLICT (tenant_id) DO UPDATE SET place = silo.place RETURNING place`.execute(db),
     );
+    return rows[0]?.place ?? place;
   }
 
   async remove(tenantId: TenantId): Promise<void> {

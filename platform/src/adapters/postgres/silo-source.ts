@@ -8,13 +8,14 @@ export interface OpenSilo extends AsyncDisposable {
 
 /** Makes, opens and destroys databases that hold one tenant each. All three may be repeated after a crash. */
 export interface SiloSource {
-  /** Where the tenant's database is or will be: the same at every call, without secrets. */
-  placeOf(tenantId: TenantId): string;
+  /** Where a database for the tenant would be made now, without secrets. One that is there is found in the register. */
+  placeFor(tenantId: TenantId): Promise<string>;
   /** An empty database with the current schema. Replaces what a crash left half made. */
   create(place: string): Promise<void>;
   /** Throws `SiloGone` when there is none: opening must never make one. Else `database_unavailable`, `schema_mismatch` or `unsafe_catalogue`. */
   open(place: string): Promise<OpenSilo>;
-  destroy(place: string): Promise<void>;
+  /** One that is not ours to remove is emptied by `empty` and left to its operator. */
+  destroy(place: string, empty: (database: Database) => Promise<void>): Promise<void>;
 }
 
 /** There is no such database any more: the tenant lives elsewhere. */

@@ -97,14 +97,13 @@ export class PostgresTenantMover implements TenantMover {
     for (const ticket of await records.takeLeft(isOnlyProcess)) {
       const { tenantId, step } = ticket;
       logger.warn({ component: 'silos', tenantId }, step === 'switched' ? 'finishing a move' : 'taking back a move that was cut off');
-      await this.#settle(ticket, principalOf(tenantId));
+      await this.#orLeave(ticket, () => this.#settle(ticket, principalOf(tenantId)));
     }
   }
 
   async #toSilo({ ticket, tenant, signal }: RunningMove): Promise<void> {
     const { shared, source, silos, register, clock } = this.#parts;
-    const place = source.placeOf(tenant.tenantId);
-    await register.prepare(tenant.tenantId, place);
+    const place = await register.prepare(tenant.tenantId, await source.placeFor(tenant.tenantId));
     await source.create(place);
     silos.admit(place);
     await this.#step('created');
@@ -123,8 +122,9 @@ export class PostgresTenantMover implements TenantMover {
   }
 
   async #toShared({ ticket, tenant, signal }: RunningMove): Promise<void> {
-    const { shared, silos, clock } = this.#parts;
-    const place = this.#parts.source.placeOf(tenant.tenantId);
+    const { shared, silos, register, clock } = this.#parts;
+    const place = (await register.find(tenant.tenantId))?.place;
+    assert(place !== undefined, 'a siloed tenant is on the register');
     const there = new TenantDatabase(shared, tenant);
     const report = await silos.use(place, async (silo) => {
       const ends = { here: new TenantDatabase(silo, tenant), there, tables: await tenantTables(shared) };
@@ -165,49 +165,57 @@ export class PostgresTenantMover implements TenantMover {
 
   /** What the tenant left behind, after the switch. */
   async #removeLeft(ticket: MoveTicket, tenant: Principal): Promise<void> {
-    const { shared, source, silos, register, records } = this.#parts;
-    if (ticket.destination === 'siloed') {
-      await removeAll(new TenantDatabase(shared, tenant), await tenantTables(shared));
-    } else {
-      const place = source.placeOf(tenant.tenantId);
-      await silos.retire(place);
-      await source.destroy(place);
-      await register.remove(tenant.tenantId);
-    }
+    const { shared, records } = this.#parts;
+    if (ticket.destination === 'siloed') await removeAll(new TenantDatabase(shared, tenant), await tenantTables(shared));
+    else await this.#removeSilo(tenant);
     await this.#step('removed');
     await records.finish(ticket, 'done');
   }
 
   async #afterFailure(ticket: MoveTicket, tenant: Principal): Promise<void> {
-    const { records, logger } = this.#parts;
-    try {
-      const now = await records.find(ticket.tenantId);
+    await this.#orLeave(ticket, async () => {
+      const now = await this.#parts.records.find(ticket.tenantId);
       await this.#settle({ ...ticket, step: now?.step ?? 'copying' }, tenant);
-    } catch {
-      logger.error(
-        { component: 'silos', tenantId: ticket.tenantId },
-        'a move that failed could not be taken back; the next start tries again',
-      );
+    });
+  }
+
+  /** One tenant's database that cannot be reached is no reason to serve nobody. */
+  async #orLeave(ticket: MoveTicket, end: () => Promise<void>): Promise<void> {
+    try {
+      await end();
+    } catch (error) {
+      const code = error instanceof BulkheadError ? error.code : undefined;
+      const message = 'a move could not be ended; the next start tries again';
+      this.#parts.logger.error({ component: 'silos', tenantId: ticket.tenantId, code }, message);
     }
   }
 
   /** Carries a move on that has switched, takes any other back. May be repeated. */
   async #settle(ticket: MoveTicket, tenant: Principal): Promise<void> {
-    const { shared, source, silos, register, records } = this.#parts;
+    const { shared, silos, register, records } = this.#parts;
     if (ticket.step === 'switched') return this.#removeLeft(ticket, tenant);
     if (ticket.step !== 'copying') return undefined;
-    const place = source.placeOf(tenant.tenantId);
     if (ticket.destination === 'siloed') {
       await shared.forDirectory().write((db) => openResidence(db, ticket.tenantId));
-      await silos.retire(place);
-      await source.destroy(place);
-      await register.remove(tenant.tenantId);
+      await this.#removeSilo(tenant);
     } else {
+      const place = (await register.find(tenant.tenantId))?.place;
+      assert(place !== undefined, 'a siloed tenant is on the register');
       await silos.use(place, (silo) => new TenantDatabase(silo, tenant).write((db) => openResidence(db, ticket.tenantId)));
       await removeAll(new TenantDatabase(shared, tenant), await tenantTables(shared));
     }
     await records.finish(ticket, 'rolled_back');
     return undefined;
+  }
+
+  /** Nothing to do for one that is not on the register: it was not made, or removed before a crash. */
+  async #removeSilo(tenant: Principal): Promise<void> {
+    const { shared, source, silos, register } = this.#parts;
+    const place = (await register.find(tenant.tenantId))?.place;
+    if (place === undefined) return;
+    await silos.retire(place);
+    await source.destroy(place, async (silo) => removeAll(new TenantDatabase(silo, tenant), await tenantTables(shared)));
+    await register.remove(tenant.tenantId);
   }
 
   async #step(step: MoveStep): Promise<void> {
