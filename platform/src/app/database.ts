@@ -57,7 +57,13 @@ async function migrateSilos(config: Config, shared: Database, logger: Logger): P
   const common = { queryTimeoutMs: config.bounds.databaseQueryTimeoutMs, poolSize: 1, inspect: refuseUnsafe };
   const made = url === undefined ? undefined : new ServerSilos({ ...common, url, ownerUrl });
   const given = new GivenSilos({ ...common, urls: urlsSeenByOwner(config, owned), logger });
+  // An owner that may not make databases has no use for it, and creating a silo will say what is missing.
+  await made?.prepare().catch((error: unknown) => refuseUnlessNotReady(error));
   for (const { place } of owned) await (isGiven(place) ? given : made)?.migrate(place);
+}
+
+function refuseUnlessNotReady(error: unknown): void {
+  if (!(error instanceof BulkheadError) || error.code !== 'not_ready') throw error;
 }
 
 function urlsSeenByOwner(config: Config, owned: readonly OwnedSilo[]): GivenUrls {

@@ -59,6 +59,7 @@ export async function openSilos(parts: SiloParts): Promise<Silos> {
   for (const tenantId of await register.homeless()) await settle(parts, moves, tenantId).catch(() => {});
   const homes = await TenantHomes.open({ shared, register, silos, moveWaitMaxMs, logger });
   forwardLeftJobs(stack, homes, logger);
+  if (config.database.url === undefined) prepareLater(stack, source, { afterMs: config.bounds.siloTemplateAfterMs, logger });
   const opened = stack.move();
   return { homes, moves, give: (tenantId, given) => urls.keep(tenantId, given), [Symbol.asyncDispose]: () => opened.disposeAsync() };
 }
@@ -95,6 +96,22 @@ function siloSource({ config, inspect, logger }: Pick<SiloParts, 'config' | 'ins
   const made =
     url === undefined ? new EmbeddedSilos({ ...common, dataDir: config.dataDir, logger }) : new ServerSilos({ ...common, url, ownerUrl });
   return new SiloSources(made, new GivenSilos({ ...common, urls, logger }));
+}
+
+/** The first embedded silo of a schema would wait 2 s for its template; a start must not, and most processes are short or have no use for one. */
+function prepareLater(
+  stack: AsyncDisposableStack,
+  source: SiloSource,
+  { afterMs, logger }: { readonly afterMs: number; readonly logger: Logger },
+): void {
+  let preparing: Promise<void> | undefined;
+  const timer = setTimeout(() => {
+    preparing = source.prepare().catch(() => logger.warn({ component: 'silos' }, 'the template of tenant databases could not be made'));
+  }, afterMs).unref();
+  stack.defer(async () => {
+    clearTimeout(timer);
+    await preparing;
+  });
 }
 
 function forwardLeftJobs(stack: AsyncDisposableStack, homes: TenantHomes, logger: Logger): void {

@@ -129,6 +129,8 @@ const bounds = z.strictObject({
   databaseQueryTimeoutMs: positiveInt.default(30_000),
   /** Databases of siloed tenants that are open at once; an embedded one holds about 100 MB and a thread. */
   siloDatabasesOpenMax: positiveInt.default(8),
+  /** When the template of embedded tenant databases is made after a start, if it is not there; 40 MB, 2 s of one processor. */
+  siloTemplateAfterMs: positiveInt.default(15_000),
   /** A tenant's own database is closed after this long without a request. */
   siloIdleMs: positiveInt.default(60_000),
   /** How long a write waits for the end of its tenant's move. */

@@ -14,6 +14,7 @@ class CountingSource implements SiloSource {
   opened = 0;
   failures = 0;
   placeFor = async (tenantId: string) => tenantId;
+  prepare = async () => {};
   create = async () => {};
   destroy = async () => {};
 

@@ -121,7 +121,7 @@ describe('a tenant that moves into a database of its own', () => {
     expect(await rowsInShared('acme')).toBe(0);
   });
 
-  it('keeps every write that was acknowledged while it moved, there and back', async () => {
+  it('keeps every write that was acknowledged while it moved, there and back', { timeout: 240_000 }, async () => {
     const { responses } = cabinets('acme');
     const written: string[] = [];
     let isMoving = true;

@@ -32,12 +32,12 @@ export class EmbeddedSilos implements SiloSource {
     return `silos/${tenantId}`;
   }
 
+  async prepare(): Promise<void> {
+    await this.#templateDirectory();
+  }
+
   async create(place: string): Promise<void> {
-    this.#template ??= this.#makeTemplate();
-    const template = await this.#template.catch((error: unknown) => {
-      this.#template = undefined;
-      throw error;
-    });
+    const template = await this.#templateDirectory();
     const directory = join(this.#options.dataDir, place);
     const half = `${directory}.half`;
     await rm(half, { recursive: true, force: true });
@@ -62,6 +62,14 @@ export class EmbeddedSilos implements SiloSource {
 
   async destroy(place: string): Promise<void> {
     await rm(join(this.#options.dataDir, place), { recursive: true, force: true });
+  }
+
+  async #templateDirectory(): Promise<string> {
+    this.#template ??= this.#makeTemplate();
+    return this.#template.catch((error: unknown) => {
+      this.#template = undefined;
+      throw error;
+    });
   }
 
   async #makeTemplate(): Promise<string> {

@@ -51,6 +51,9 @@ export class GivenSilos implements SiloSource {
     return `${prefix}${tenantId}/${randomUUID()}`;
   }
 
+  /** The operator has made it. */
+  async prepare(): Promise<void> {}
+
   async create(place: string): Promise<void> {
     const claim = claimOf(place);
     await this.migrate(place);

@@ -38,19 +38,14 @@ export class ServerSilos implements SiloSource {
     return `bulkhead_silo_${createHash('sha256').update(tenantId).digest('hex').slice(0, 32)}`;
   }
 
+  async prepare(): Promise<void> {
+    await this.#withTemplate(async () => {});
+  }
+
   async create(place: string): Promise<void> {
-    await using owner = this.#ownerOf(undefined);
-    await owner.database.withClient(async (client) => {
-      // A template that somebody is connected to cannot be copied, so makers take turns.
-      await client.query('SELECT pg_advisory_lock($1)', [templateLock]);
-      try {
-        if (!this.#hasTemplate) await this.#makeTemplate(client);
-        this.#hasTemplate = true;
-        await client.query(`DROP DATABASE IF EXISTS ${quoted(place)} WITH (FORCE)`);
-        await client.query(`CREATE DATABASE ${quoted(place)} TEMPLATE ${template}`);
-      } finally {
-        await client.query('SELECT pg_advisory_unlock($1)', [templateLock]);
-      }
+    await this.#withTemplate(async (client) => {
+      await client.query(`DROP DATABASE IF EXISTS ${quoted(place)} WITH (FORCE)`);
+      await client.query(`CREATE DATABASE ${quoted(place)} TEMPLATE ${template}`);
     });
   }
 
@@ -80,6 +75,21 @@ export class ServerSilos implements SiloSource {
     await using owner = this.#ownerOf(place);
     await migrate(owner.database);
     await admitLogin(owner.database, this.#options.url);
+  }
+
+  /** A template that somebody is connected to cannot be copied, so makers take turns. */
+  async #withTemplate(work: (client: pg.PoolClient) => Promise<void>): Promise<void> {
+    await using owner = this.#ownerOf(undefined);
+    await owner.database.withClient(async (client) => {
+      await client.query('SELECT pg_advisory_lock($1)', [templateLock]);
+      try {
+        if (!this.#hasTemplate) await this.#makeTemplate(client);
+        this.#hasTemplate = true;
+        await work(client);
+      } finally {
+        await client.query('SELECT pg_advisory_unlock($1)', [templateLock]);
+      }
+    });
   }
 
   async #makeTemplate(client: pg.PoolClient): Promise<void> {

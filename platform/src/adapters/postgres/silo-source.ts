@@ -10,6 +10,8 @@ export interface OpenSilo extends AsyncDisposable {
 export interface SiloSource {
   /** Where a database for the tenant would be made now, without secrets. One that is there is found in the register. */
   placeFor(tenantId: TenantId): Promise<string>;
+  /** Makes what the first `create` would wait for. Nothing depends on it having been called, or having succeeded. */
+  prepare(): Promise<void>;
   /** An empty database with the current schema. Replaces what a crash left half made. */
   create(place: string): Promise<void>;
   /** Throws `SiloGone` when there is none: opening must never make one. Else `database_unavailable`, `schema_mismatch` or `unsafe_catalogue`. */

@@ -17,6 +17,10 @@ export class SiloSources implements SiloSource {
     return (await this.#given.has(tenantId)) ? this.#given.placeFor(tenantId) : this.#made.placeFor(tenantId);
   }
 
+  prepare(): Promise<void> {
+    return this.#made.prepare();
+  }
+
   create(place: string): Promise<void> {
     return this.#of(place).create(place);
   }
