@@ -6,7 +6,7 @@ import { projectRoot, runAttached, setUp, toolEnvironment } from './set-up.mjs';
 const benches = {
   gateway: 'platform/bench/gateway/bench-gateway.ts',
   scheduler: 'platform/bench/scheduler/bench-scheduler.ts',
-  retrieval: 'platform/bench/retrieval/quality.ts',
+  retrieval: ['platform/bench/retrieval/quality.ts', 'platform/bench/retrieval/comparison/comparison.ts'],
 };
 
 const [name, ...options] = process.argv.slice(2);
@@ -18,8 +18,8 @@ if (name !== undefined && benches[name] === undefined) {
 
 const node = await setUp();
 let failed = 0;
-for (const bench of chosen) {
-  const script = join(projectRoot, benches[bench]);
+for (const [bench, path] of chosen.flatMap((each) => [benches[each]].flat().map((script) => [each, script]))) {
+  const script = join(projectRoot, path);
   if (!existsSync(script)) {
     process.stdout.write(`\n${bench}: not in this checkout\n`);
     // Asked for by name, an absent benchmark is a failure; among all of them it is only left out.

@@ -6,7 +6,10 @@ export interface RunningService {
   stop(): Promise<void>;
 }
 
-export function startPostgres(options?: { readonly isFresh?: boolean }): Promise<RunningService>;
+export function startPostgres(options?: {
+  readonly isFresh?: boolean;
+  readonly settings?: Readonly<Record<string, string>>;
+}): Promise<RunningService>;
 export function startPgBouncer(
   serverUrl: string,
   options: { readonly users: readonly string[]; readonly port?: number },

@@ -22,8 +22,8 @@ const needsRoot =
   'Tests on a real PostgreSQL need root on Debian, or TEST_DATABASE_URL: a superuser of a PostgreSQL 16 or newer with pgvector 0.8 or newer, ' +
   'for example `docker run -e POSTGRES_PASSWORD=test -p 5432:5432 pgvector/pgvector:pg17` and TEST_DATABASE_URL=postgres://postgres:test@127.0.0.1:5432/postgres.';
 
-/** A PostgreSQL server; `url` is its superuser's. `isFresh`: one where nobody has made a role yet, whatever TEST_DATABASE_URL says. */
-export async function startPostgres({ isFresh = false } = {}) {
+/** A PostgreSQL server with these settings besides the tests'; `url` is its superuser's. `isFresh`: one where nobody has made a role yet, whatever TEST_DATABASE_URL says. */
+export async function startPostgres({ isFresh = false, settings: wanted = {} } = {}) {
   if (process.env.TEST_DATABASE_URL !== undefined && !isFresh) return { url: process.env.TEST_DATABASE_URL, stop: async () => {} };
   const root = serversRoot();
   const home = `/var/lib/bulkhead-tests/pg-${process.pid}-${Date.now()}`;
@@ -52,6 +52,7 @@ export async function startPostgres({ isFresh = false } = {}) {
     fsync: 'off',
     full_page_writes: 'off',
     synchronous_commit: 'off',
+    ...wanted,
   };
   const options = Object.entries(settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
   const server = enter(root, 'postgres', [`${bin}/postgres`, '-D', `${home}/data`, ...options]);

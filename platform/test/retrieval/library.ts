@@ -32,6 +32,7 @@ export interface LibraryOptions {
   readonly quota?: Partial<DocumentQuota>;
   readonly language?: string;
   readonly embedder?: Embedder;
+  readonly embedding?: { readonly model: string; readonly dimensions: number };
   readonly bounds?: Partial<IngestionBounds>;
   readonly logger?: Logger;
   readonly chunksPerFileMax?: number;
@@ -105,7 +106,7 @@ export class Library implements AsyncDisposable {
         quota,
         sealJob,
         onEnqueued: () => this.worker.wake(),
-        embedding: { model: 'local-hash-384', dimensions },
+        embedding: this.#options.embedding ?? { model: 'local-hash-384', dimensions },
         language,
       }),
     };

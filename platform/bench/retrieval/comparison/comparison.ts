@@ -1,0 +1,116 @@
+/**
+ * Vector search over many tenants, side by side on the same data: this product (embedded, on a real server) against plain pgvector and LanceDB.
+ * `npm run bench:retrieval -- [--full] [--vectors=500000] [--tenants=1000] [--dimensions=384,768] [--systems=a,b] [--seed=1] [--questions=400]
+ *   [--words=32] [--seconds=10] [--concurrency=8] [--write-docs]`
+ */
+import { parseArgs } from 'node:util';
+import { startPostgres } from '../../../../scripts/services.mjs';
+import { Database } from '../../../src/adapters/postgres/database.ts';
+import { migrate } from '../../../src/adapters/postgres/migrations.ts';
+import { onServer, testTemplate, urlAt } from '../../../test/support/server-database.ts';
+import { choosePinning, machineFacts } from '../../support/machine.ts';
+import { runPart } from '../../support/part.ts';
+import { machineLine, writeDocsSection, writeResults } from '../../support/report.ts';
+import { gateTable, overviewTable, sizeTable } from './comparison-report.ts';
+import { installLance } from './lancedb.ts';
+import { type SystemName, type SystemOptions, type SystemResult, systemNames } from './system.ts';
+
+const partWithinMs = 3 * 3_600_000;
+/** The tests' defaults are too small for an index over everybody. */
+const serverSettings = { shared_buffers: '1GB', max_parallel_maintenance_workers: '1' };
+
+const options = readOptions();
+const interrupt = new AbortController();
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupt.abort(new Error(`stopped by ${signal}`)));
+await main();
+
+/** Not strict: `npm run bench:retrieval` passes the options of the other half, how well search ranks, too. */
+function readOptions() {
+  const { values } = parseArgs({ strict: false });
+  const isFull = values['full'] === true;
+  const text = (name: string, otherwise: string) => (typeof values[name] === 'string' ? values[name] : otherwise);
+  const number = (name: string, quick: number, full = quick) => Number(text(name, String(isFull ? full : quick)));
+  const wanted = text('systems', systemNames.join(',')).split(',');
+  const systems = systemNames.filter((name) => wanted.includes(name));
+  if (systems.length === 0) throw new Error(`--systems=a,b takes some of ${systemNames.join(', ')}`);
+  return {
+    systems,
+    dimensions: text('dimensions', '384,768').split(',').map(Number),
+    writeDocs: values['write-docs'] === true,
+    shape: {
+      tenants: number('tenants', 1_000),
+      vectors: number('vectors', 50_000, 500_000),
+      seed: number('seed', 1),
+      wordsPerChunk: number('words', 32),
+      questionsPerClass: number('questions', 100, 400),
+      secondsPerRound: number('seconds', 3, 10),
+      concurrency: number('concurrency', 8),
+    },
+  };
+}
+
+async function main(): Promise<void> {
+  const results: SystemResult[] = [];
+  for (const dimensions of options.dimensions) {
+    for (const system of options.systems) {
+      const measured = await measure({ ...options.shape, system, dimensions }).catch((error: unknown) => leaveOut(system, error));
+      if (measured !== undefined) results.push(measured);
+    }
+  }
+  publish(results);
+}
+
+/** Each system has a process, and where it needs one a server, of its own. */
+async function measure(chosen: Omit<SystemOptions, 'serverUrl'>): Promise<SystemResult> {
+  const { system, dimensions } = chosen;
+  process.stderr.write(`  ${system}, ${dimensions} dimensions ...\n`);
+  await using stack = new AsyncDisposableStack();
+  const serverUrl = needsServer(system) ? await startServer(stack, system) : undefined;
+  if (system === 'lancedb') await installLance(interrupt.signal);
+  const engine = system === 'bulkhead-server' ? { BULKHEAD_TEST_ENGINE: 'server', TEST_SERVER_URL: serverUrl } : {};
+  return runPart<SystemResult>({
+    name: system,
+    script: new URL('./run-system.ts', import.meta.url).pathname,
+    args: [JSON.stringify({ ...chosen, serverUrl } satisfies SystemOptions)],
+    nodeOptions: ['--expose-gc'],
+    env: { ...process.env, ...engine },
+    withinMs: partWithinMs,
+    signal: interrupt.signal,
+  });
+}
+
+function needsServer(system: SystemName): boolean {
+  return system === 'bulkhead-server' || system.startsWith('pgvector');
+}
+
+async function startServer(stack: AsyncDisposableStack, system: SystemName): Promise<string> {
+  const server = await startPostgres({ isFresh: true, settings: serverSettings });
+  stack.defer(() => server.stop());
+  if (system !== 'bulkhead-server') return server.url;
+  await onServer([`CREATE DATABASE ${testTemplate}`], server.url);
+  const template = new Database({ connection: { url: urlAt(server.url, testTemplate) }, poolSize: 1, queryTimeoutMs: 60_000 });
+  try {
+    await migrate(template);
+  } finally {
+    await template.close();
+  }
+  return server.url;
+}
+
+/** A system that cannot be had here is left out; one of ours that fails is a failure. */
+function leaveOut(system: SystemName, error: unknown): undefined {
+  const reason = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`  ${system} is left out: ${reason}\n`);
+  if (interrupt.signal.aborted || system.startsWith('bulkhead')) process.exitCode = 1;
+}
+
+function publish(results: readonly SystemResult[]): void {
+  const facts = machineFacts({ ...choosePinning(), text: 'nothing pinned; the servers run without fsync' });
+  const { tenants, vectors, seed, wordsPerChunk } = options.shape;
+  const about = `${vectors.toLocaleString('en-US')} vectors of ${tenants.toLocaleString('en-US')} tenants (Zipf), ${wordsPerChunk} words a chunk, seed ${seed}, k = 10.`;
+  const sections = [about, overviewTable(results), sizeTable(results), gateTable(results)].join('\n\n');
+  process.stdout.write(
+    `\n${sections}\n\n${machineLine(facts)}\nraw figures: ${writeResults('comparison', facts, { shape: options.shape, results })}\n`,
+  );
+  if (options.writeDocs) writeDocsSection('comparison', `## Vector search over many tenants\n\n${machineLine(facts)}\n\n${sections}`);
+}
