@@ -9,6 +9,7 @@ import { parseTenantId, type TenantId } from '../../src/primitives/ids.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
 import { mintPrincipal } from '../../src/tenancy/mint-principal.ts';
 import type { Principal } from '../../src/tenancy/principal.ts';
+import { copyTemplate } from './database-template.ts';
 import { openServerDatabase } from './server-database.ts';
 
 export interface TestDatabase extends AsyncDisposable {
@@ -32,6 +33,7 @@ export function openTestDatabase(options: TestDatabaseOptions = {}): Promise<Tes
 export async function openEmbeddedTestDatabase(options: TestDatabaseOptions = {}): Promise<EmbeddedTestDatabase> {
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), 'bulkhead-db-'));
   const queryTimeoutMs = options.queryTimeoutMs ?? 30_000;
+  await copyTemplate(dataDir);
   const engine = await EmbeddedEngine.open({ dataDir, queryTimeoutMs, logger: silentLogger });
   const database = new Database({
     connection: { socketDir: engine.socketDir },
