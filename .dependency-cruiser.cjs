@@ -38,6 +38,12 @@ module.exports = {
       from: { path: folder('config|telemetry|tenancy') },
       to: { path: src, pathNot: folder('primitives|errors|config|telemetry|tenancy') },
     },
+    {
+      name: 'encryption-imports-only-below',
+      severity: 'error',
+      from: { path: folder('encryption') },
+      to: { path: src, pathNot: folder('primitives|errors|config|telemetry|tenancy|encryption') },
+    },
     ...stages.split('|').map((stage) => ({
       name: `stage-${stage}-imports-no-other-stage`,
       severity: 'error',

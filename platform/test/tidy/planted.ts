@@ -27,6 +27,12 @@ export const plantedFaults: readonly PlantedFault[] = [
     files: { 'platform/src/tenancy/a.ts': importing('../metering/b.ts'), 'platform/src/metering/b.ts': value },
   },
   {
+    fault: 'encryption imports an adapter',
+    tool: 'boundaries',
+    complaint: /encryption-imports-only-below/,
+    files: { 'platform/src/encryption/a.ts': importing('../adapters/memory/b.ts'), 'platform/src/adapters/memory/b.ts': value },
+  },
+  {
     fault: 'a primitive imports the configuration',
     tool: 'boundaries',
     complaint: /primitives-and-errors-import-nothing-above/,

@@ -1,0 +1,103 @@
+/**
+ * The bytes of one sealed value, AES-256-GCM:
+ *
+ *   1 byte format (1) | 4 bytes key version, big endian | 12 bytes random nonce | ciphertext | 16 bytes tag
+ *
+ * What the value is a value of is authenticated and not stored: tenant, table, column, row key and key version. A value that was copied to
+ * another tenant, column or row does not open.
+ */
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { assert } from '../primitives/assert.ts';
+
+/** A column whose values are sealed. */
+export interface SealedColumn {
+  readonly table: string;
+  readonly column: string;
+  /** Columns that name a row inside its tenant, in this order. They never change while the row lives. */
+  readonly rowKey: readonly string[];
+  /** The client chose the key: no log holds it. */
+  readonly rowKeyIsTheClients?: boolean;
+}
+
+/** The values of `rowKey` in its order. */
+export type RowKey = readonly (string | number)[];
+
+/** Where a value stands. */
+export interface SealedPlace {
+  readonly tenantId: string;
+  readonly column: SealedColumn;
+  readonly row: RowKey;
+}
+
+const sealedFormat = 1;
+/** A value from before there was encryption: this byte, then the plain value. Read only for tenants who had such rows, until they are sealed. */
+export const plainFormat = 0;
+const headBytes = 5;
+const nonceBytes = 12;
+const tagBytes = 16;
+export const overheadBytes = headBytes + nonceBytes + tagBytes;
+export const keyBytes = 32;
+export const keyVersionMax = 0xffff_ffff;
+
+/** Undefined: these bytes are no sealed value. */
+export function keyVersionOf(record: Uint8Array): number | undefined {
+  if (record.length < overheadBytes || record[0] !== sealedFormat) return undefined;
+  return new DataView(record.buffer, record.byteOffset).getUint32(1);
+}
+
+/** What every value sealed under this version begins with. */
+export function recordHead(version: number): Buffer {
+  assert(Number.isInteger(version) && version >= 1 && version <= keyVersionMax, 'key versions count from 1');
+  const head = Buffer.alloc(headBytes);
+  head[0] = sealedFormat;
+  head.writeUInt32BE(version, 1);
+  return head;
+}
+
+export function sealRecord(
+  key: { readonly version: number; readonly bytes: Uint8Array },
+  place: SealedPlace,
+  plaintext: Uint8Array,
+): Buffer {
+  const nonce = randomBytes(nonceBytes);
+  const cipher = createCipheriv('aes-256-gcm', key.bytes, nonce);
+  cipher.setAAD(associatedData(place, key.version));
+  const sealed = [recordHead(key.version), nonce, cipher.update(plaintext), cipher.final()];
+  return Buffer.concat([...sealed, cipher.getAuthTag()]);
+}
+
+/** Undefined: it was sealed under another key or for another place, or was changed since. */
+export function openRecord(
+  key: { readonly version: number; readonly bytes: Uint8Array },
+  place: SealedPlace,
+  record: Uint8Array,
+): Buffer | undefined {
+  const nonce = record.subarray(headBytes, headBytes + nonceBytes);
+  const cipher = createDecipheriv('aes-256-gcm', key.bytes, nonce, { authTagLength: tagBytes });
+  cipher.setAAD(associatedData(place, key.version));
+  cipher.setAuthTag(record.subarray(record.length - tagBytes));
+  const plaintext = cipher.update(record.subarray(headBytes + nonceBytes, record.length - tagBytes));
+  try {
+    cipher.final();
+  } catch {
+    return undefined;
+  }
+  return plaintext;
+}
+
+function associatedData({ tenantId, column, row }: SealedPlace, version: number): Buffer {
+  assert(row.length === column.rowKey.length, 'a row is named by its whole key');
+  return lengthPrefixed(['bulkhead-seal-1', tenantId, column.table, column.column, String(version), ...row.map(String)]);
+}
+
+/** Each field after its length in bytes, so that no two lists of fields give the same bytes. */
+export function lengthPrefixed(fields: readonly string[]): Buffer {
+  return Buffer.concat(
+    fields.flatMap((field) => {
+      const bytes = Buffer.from(field, 'utf8');
+      const length = Buffer.alloc(4);
+      length.writeUInt32BE(bytes.length);
+      return [length, bytes];
+    }),
+  );
+}
