@@ -8,10 +8,12 @@ import { FileUsageJournal } from './adapters/journal-file/usage-journal.ts';
 import { MemoryLimitStore } from './adapters/memory/limit-store.ts';
 import type { Database } from './adapters/postgres/database.ts';
 import { refuseOtherEmbedding } from './adapters/postgres/embedding-setting.ts';
+import { admitMasterKeys } from './adapters/postgres/master-keys.ts';
 import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts';
 import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
 import { createAdmission } from './admission/admit.ts';
 import { createOutputEstimates } from './admission/estimate.ts';
+import { openKeyRing } from './app/at-rest.ts';
 import { cutOffRefused } from './app/cut-off.ts';
 import { openDatabase, refuseUnsafe } from './app/database.ts';
 import { openDocuments } from './app/documents.ts';
@@ -69,19 +71,21 @@ export async function openApp(options: AppOptions): Promise<App> {
   const adminToken = config.auth.adminToken ?? secrets.demoAdminToken;
 
   onStep(config.database.url === undefined ? 'embedded PostgreSQL' : 'PostgreSQL');
+  const metrics = createMetrics();
+  const keyRing = stack.use(openKeyRing({ config, clock, logger, metrics }));
   const { database } = stack.use(await openDatabase(config, logger));
+  await admitMasterKeys(database, keyRing.masters, logger);
   await refuseOtherEmbedding(database, embeddingOf(config));
   const directory = new PostgresTenantDirectory(database, clock);
   await createTenants(config, directory, mintOperatorScope('configuration'));
   const silos = stack.use(
-    await openSilos({ config, shared: database, directory, inspect: refuseUnsafe, urlKey: secrets.siloUrls, clock, logger }),
+    await openSilos({ config, shared: database, keyRing, directory, inspect: refuseUnsafe, urlKey: secrets.siloUrls, clock, logger }),
   );
   const { homes, moves } = silos;
 
   onStep('models, prices, journal');
   const journal = await openJournal(stack, { config, database, logger });
   const priceBook = openPriceBook(modelsOf(config));
-  const metrics = createMetrics();
   const path = openInferencePath(stack, { config, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt });
 
   onStep('identity, documents');

@@ -12,6 +12,7 @@ import { type GivenUrl, type GivenUrls, SiloUrls } from '../adapters/postgres/si
 import { TenantHomes } from '../adapters/postgres/tenant-homes.ts';
 import { PostgresTenantMover } from '../adapters/postgres/tenant-mover.ts';
 import type { Config } from '../config/schema.ts';
+import type { KeyRing } from '../encryption/key-ring.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { TenantMoves } from '../jobs/tenant-moves.ts';
 import type { Clock } from '../primitives/clock.ts';
@@ -30,6 +31,7 @@ export interface Silos extends AsyncDisposable {
 export interface SiloParts {
   readonly config: Config;
   readonly shared: Database;
+  readonly keyRing: KeyRing;
   readonly directory: TenantRegistry;
   readonly inspect: (database: Database) => Promise<void>;
   /** Encrypts the URLs that are kept. */
@@ -43,7 +45,7 @@ const siloPoolSize = 4;
 
 /** Finishes or takes back the moves that a dead process left, and makes the databases of tenants that were created siloed and have none yet. */
 export async function openSilos(parts: SiloParts): Promise<Silos> {
-  const { config, shared, clock, logger } = parts;
+  const { config, shared, keyRing, clock, logger } = parts;
   await using stack = new AsyncDisposableStack();
   const { siloDatabasesOpenMax: openMax, siloIdleMs: idleMs, databaseQueryTimeoutMs, tenantMoveWaitMaxMs: moveWaitMaxMs } = config.bounds;
   const urls = new SiloUrls({ database: shared, configured: configuredUrls(config), key: parts.urlKey });
@@ -57,7 +59,7 @@ export async function openSilos(parts: SiloParts): Promise<Silos> {
   const operator = mintOperatorScope('job:moves');
   await moves.recover(operator);
   for (const tenantId of await register.homeless()) await settle(parts, moves, tenantId).catch(() => {});
-  const homes = await TenantHomes.open({ shared, register, silos, moveWaitMaxMs, logger });
+  const homes = await TenantHomes.open({ shared, register, silos, keyRing, moveWaitMaxMs, logger });
   forwardLeftJobs(stack, homes, logger);
   if (config.database.url === undefined) prepareLater(stack, source, { afterMs: config.bounds.siloTemplateAfterMs, logger });
   const opened = stack.move();

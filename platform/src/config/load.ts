@@ -8,7 +8,7 @@ import { parseDocument } from 'yaml';
 import type { z } from 'zod';
 import { demoDefaults } from './demo.ts';
 import { embeddingDimensions, embeddingDimensionsDefault, lexicalLanguages } from './retrieval-values.ts';
-import { type Config, configSchema } from './schema.ts';
+import { type Config, configSchema, type MasterKeyConfig } from './schema.ts';
 
 export interface LoadedConfig {
   readonly config: Config;
@@ -224,8 +224,11 @@ function withAbsolutePaths(config: Config, base: string, sources: ConfigSources)
   const issuers = config.auth.issuers.map((issuer) =>
     issuer.publicKeyFile === undefined ? issuer : { ...issuer, publicKeyFile: resolve(base, issuer.publicKeyFile) },
   );
+  const keyAt = <Key extends MasterKeyConfig>(key: Key): Key =>
+    key.keyFile === undefined ? key : { ...key, keyFile: resolve(base, key.keyFile) };
   return {
     ...config,
+    atRest: { ...keyAt(config.atRest), previous: config.atRest.previous.map(keyAt) },
     dataDir: dataDir === undefined ? resolve(base, config.dataDir) : resolve(sources.cwd, dataDir),
     auth: { ...config.auth, issuers },
   };

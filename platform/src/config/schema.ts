@@ -99,6 +99,26 @@ const model = z.strictObject({
   price: z.strictObject({ inputUsdPerMillion: z.number().min(0), outputUsdPerMillion: z.number().min(0) }).optional(),
 });
 
+/** Where a master key is: exactly one of the two. */
+const masterKey = z.strictObject({
+  keyFile: z.string().min(1).optional(),
+  /** 32 bytes, base64 or hexadecimal; meant for `${NAME}`. */
+  key: z.string().min(1).optional(),
+});
+const namesOneKey = { message: 'needs exactly one of keyFile and key' };
+const keySources = ({ keyFile, key }: z.output<typeof masterKey>) => [keyFile, key].filter((source) => source !== undefined).length;
+
+/** What wraps the tenants' data keys. Nothing named: a file in the data directory. */
+const atRest = masterKey
+  .extend({
+    /** Keys that wrapped before and still unwrap. */
+    previous: z
+      .array(masterKey.refine((key) => keySources(key) === 1, namesOneKey))
+      .max(16)
+      .default([]),
+  })
+  .refine((key) => keySources(key) <= 1, namesOneKey);
+
 const bounds = z.strictObject({
   bodyBytesMax: positiveInt.default(10 * 1_024 * 1_024),
   uploadBytesMax: positiveInt.default(50 * 1_024 * 1_024),
@@ -135,6 +155,9 @@ const bounds = z.strictObject({
   siloIdleMs: positiveInt.default(60_000),
   /** How long a write waits for the end of its tenant's move. */
   tenantMoveWaitMaxMs: positiveInt.default(10_000),
+  /** Unwrapped data keys of tenants in memory, about 1 KB each; and for how long before the master key is asked again. */
+  dataKeyCacheEntriesMax: positiveInt.default(10_000),
+  dataKeyCacheMs: positiveInt.max(3_600_000).default(300_000),
 });
 
 /** A tenant's half of the bodies in memory must hold the largest it may send, or that one could never pass. */
@@ -195,6 +218,7 @@ export const configSchema = z.strictObject({
       language: z.string().default('english'),
     })
     .prefault({}),
+  atRest: atRest.prefault({}),
   logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
   bounds: checkedBounds.prefault({}),
 });
@@ -206,4 +230,5 @@ export type SimulatedProviderConfig = z.output<typeof simulatedProvider>;
 export type OpenAiCompatibleProviderConfig = z.output<typeof openaiCompatibleProvider>;
 export type ModelConfig = z.output<typeof model>;
 export type IssuerConfig = z.output<typeof issuer>;
+export type MasterKeyConfig = z.output<typeof masterKey>;
 export type BoundsConfig = z.output<typeof bounds>;

@@ -101,6 +101,10 @@ export const errorCatalogue = {
   embedding_failed: { status: 502, type: 'upstream_error' },
   // Ours
   metering_unavailable: { status: 503, type: 'server_error', shouldRetry: true },
+  // At rest
+  sealed_data_unreadable: { status: 500, type: 'server_error', shouldRetry: false },
+  key_unavailable: { status: 503, type: 'server_error', shouldRetry: true },
+  master_key_refused: { status: 503, type: 'server_error', shouldRetry: false },
   database_unavailable: { status: 503, type: 'server_error', shouldRetry: true },
   data_directory_locked: { status: 503, type: 'server_error', shouldRetry: false },
   schema_mismatch: { status: 503, type: 'server_error', shouldRetry: false },

@@ -29,6 +29,8 @@ export interface Metrics {
   observeInference(observation: InferenceObservation): void;
   observeRefusal(tenantId: string, code: string): void;
   observeHttp(route: string, method: string, status: number): void;
+  /** Stored content of `column` did not open under the tenant that asked for it. */
+  observeIsolationAlarm(tenantId: string, column: string): void;
   watch(gauges: Gauges): void;
   /** Prometheus text format 0.0.4. The series of single tenants are for operators alone: one tenant's traffic is not another's to see. */
   render(audience: 'anybody' | 'operator'): Promise<string>;
@@ -56,6 +58,7 @@ export function createMetrics(tenantsMax = 200): Metrics {
     observeInference: (observation) => observeInference(instruments, series, { observation, tenant: tenantLabel(observation.tenantId) }),
     observeRefusal: (tenantId, code) => instruments.refusals.inc({ tenant: tenantLabel(tenantId), code }),
     observeHttp: (route, method, status) => instruments.http.inc({ route, method, status }),
+    observeIsolationAlarm: (tenantId, column) => instruments.isolationAlarms.inc({ tenant: tenantLabel(tenantId), column }),
     watch: (gauges) => watchGauges(registry, gauges),
     render: async (audience) => (await registry.metrics()) + (audience === 'operator' ? await ofTenants.metrics() : ''),
   };
@@ -110,6 +113,12 @@ function instrumentsOf(registry: Registry, ofTenants: Registry) {
       name: 'bulkhead_tenant_refusals_total',
       help: 'Requests refused, by error code',
       labelNames: ['tenant', 'code'] as const,
+      registers: tenantRegisters,
+    }),
+    isolationAlarms: new Counter({
+      name: 'bulkhead_isolation_alarms_total',
+      help: 'Stored values that did not open under the tenant that asked for them',
+      labelNames: ['tenant', 'column'] as const,
       registers: tenantRegisters,
     }),
     http: new Counter({

@@ -62,7 +62,7 @@ describe('the embedded database', () => {
     await using db = await openEmbeddedTestDatabase({ dataDir, queryTimeoutMs: 1_000 });
     const tenant = db.database.forTenant(principalOf('acme'));
     await tenant.write((q) =>
-      sql`INSERT INTO app.response (id, created_at_ms, response, input_items) VALUES ('kept', 1, '{}', '[]')`.execute(q),
+      sql`INSERT INTO app.response (id, created_at_ms, response, input_items) VALUES ('kept', 1, '\\x01', '\\x01')`.execute(q),
     );
     const endless = tenant
       .read((q) => sql`SELECT count(*) FROM generate_series(1, 10000000000)`.execute(q))

@@ -19,7 +19,7 @@ afterAll(async () => {
   await db[Symbol.asyncDispose]();
 });
 
-const insert = (id: string) => sql`INSERT INTO app.response (id, created_at_ms, response, input_items) VALUES (${id}, 1, '{}', '[]')`;
+const insert = (id: string) => sql`INSERT INTO app.response (id, created_at_ms, response, input_items) VALUES (${id}, 1, '\\x01', '\\x01')`;
 
 /** What the login itself sees, past every wall: where rows really are. */
 async function truth(): Promise<readonly { readonly tenant_id: string; readonly id: string }[]> {
@@ -33,7 +33,7 @@ describe('tenant data in the database', () => {
     const naming = db.database
       .forTenant(principalOf('acme'))
       .write((q) =>
-        sql`INSERT INTO app.response (tenant_id, id, created_at_ms, response, input_items) VALUES ('globex', 'x', 1, '{}', '[]')`.execute(
+        sql`INSERT INTO app.response (tenant_id, id, created_at_ms, response, input_items) VALUES ('globex', 'x', 1, '\\x01', '\\x01')`.execute(
           q,
         ),
       );

@@ -21,6 +21,7 @@ import type { AttachedFile, ChunkingStrategy, FileCabinet, HybridQuery, Retrieve
 import { mintOperatorScope } from '../../src/tenancy/mint-operator-scope.ts';
 import type { Principal } from '../../src/tenancy/principal.ts';
 import { openTestDatabase, principalOf, type TestDatabase } from '../support/embedded-database.ts';
+import { testKeyRing } from '../support/key-ring.ts';
 
 export const dimensions = 384;
 export const hashedEmbedder: Embedder = { embed: (texts) => Promise.resolve(texts.map((text) => embedText(text, dimensions))) };
@@ -51,11 +52,14 @@ export class Library implements AsyncDisposable {
   readonly queue: PostgresJobQueue;
   readonly worker: IngestionWorker;
   readonly envelopes = new JobEnvelopes(Buffer.alloc(32, 7));
+  /** Tenant and column of every stored value that did not open. */
+  readonly alarms: string[];
   readonly #options: LibraryOptions;
   readonly #reader = new DocumentReader({ parseTimeoutMs: 20_000, parseMemoryMb: 256 });
 
-  private constructor(db: TestDatabase, options: LibraryOptions) {
+  private constructor(db: TestDatabase, options: LibraryOptions, alarms: string[]) {
     this.db = db;
+    this.alarms = alarms;
     this.#options = options;
     this.queue = new PostgresJobQueue(
       db.database.forOperator(mintOperatorScope('test')),
@@ -81,7 +85,10 @@ export class Library implements AsyncDisposable {
   }
 
   static async open(options: LibraryOptions = {}): Promise<Library> {
-    return new Library(await openTestDatabase(options.dataDir === undefined ? {} : { dataDir: options.dataDir }), options);
+    const alarms: string[] = [];
+    const keyRing = testKeyRing({ onAlarm: ({ tenantId, column }) => alarms.push(`${tenantId} ${column}`) });
+    const db = await openTestDatabase({ keyRing, ...(options.dataDir !== undefined && { dataDir: options.dataDir }) });
+    return new Library(db, options, alarms);
   }
 
   shelves(tenant: string, language = this.#options.language ?? 'english'): Shelves {

@@ -16,6 +16,7 @@ import { systemClock } from '../../src/primitives/clock.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
 import { mintOperatorScope } from '../../src/tenancy/mint-operator-scope.ts';
 import { openTestDatabase, principalOf, tenantId } from '../support/embedded-database.ts';
+import { testKeyRing } from '../support/key-ring.ts';
 import { urlOf } from '../support/server-database.ts';
 
 export const operator = mintOperatorScope('test');
@@ -58,7 +59,7 @@ export async function openSiloWorld(
     ...(options.onStep && { onStep: options.onStep }),
   });
   if (options.recovers === true) await mover.recover(operator, (id) => principalOf(id));
-  const homes = await TenantHomes.open({ shared, register, silos, moveWaitMaxMs: 20_000, logger: silentLogger });
+  const homes = await TenantHomes.open({ shared, register, silos, keyRing: testKeyRing(), moveWaitMaxMs: 20_000, logger: silentLogger });
   const directory = new PostgresTenantDirectory(shared, clock);
   return {
     shared,

@@ -5,11 +5,13 @@ import { join } from 'node:path';
 import { Database } from '../../src/adapters/postgres/database.ts';
 import { EmbeddedEngine } from '../../src/adapters/postgres/embedded-engine.ts';
 import { migrate } from '../../src/adapters/postgres/migrations.ts';
+import type { KeyRing } from '../../src/encryption/key-ring.ts';
 import { parseTenantId, type TenantId } from '../../src/primitives/ids.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
 import { mintPrincipal } from '../../src/tenancy/mint-principal.ts';
 import type { Principal } from '../../src/tenancy/principal.ts';
 import { copyTemplate } from './database-template.ts';
+import { testKeyRing } from './key-ring.ts';
 import { openServerDatabase } from './server-database.ts';
 
 export interface TestDatabase extends AsyncDisposable {
@@ -24,10 +26,11 @@ export interface EmbeddedTestDatabase extends TestDatabase {
 interface TestDatabaseOptions {
   readonly dataDir?: string;
   readonly queryTimeoutMs?: number;
+  readonly keyRing?: KeyRing;
 }
 
 export function openTestDatabase(options: TestDatabaseOptions = {}): Promise<TestDatabase> {
-  return process.env['BULKHEAD_TEST_ENGINE'] === 'server' ? openServerDatabase() : openEmbeddedTestDatabase(options);
+  return process.env['BULKHEAD_TEST_ENGINE'] === 'server' ? openServerDatabase(options.keyRing) : openEmbeddedTestDatabase(options);
 }
 
 export async function openEmbeddedTestDatabase(options: TestDatabaseOptions = {}): Promise<EmbeddedTestDatabase> {
@@ -40,6 +43,7 @@ export async function openEmbeddedTestDatabase(options: TestDatabaseOptions = {}
     poolSize: 10,
     queryTimeoutMs,
     whenOpen: () => engine.whenOpen(),
+    keyRing: options.keyRing ?? testKeyRing(),
   });
   await migrate(database);
   return {

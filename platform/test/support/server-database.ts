@@ -1,7 +1,9 @@
 /** Databases on the real server that `server-setup.ts` started: each test file has its own, copied from a migrated template. */
 import { randomBytes } from 'node:crypto';
 import { Database } from '../../src/adapters/postgres/database.ts';
+import type { KeyRing } from '../../src/encryption/key-ring.ts';
 import type { TestDatabase } from './embedded-database.ts';
+import { testKeyRing } from './key-ring.ts';
 
 export const testTemplate = 'bulkhead_test_template';
 
@@ -35,10 +37,10 @@ export async function onServer(statements: readonly string[], url = urlOf('postg
   });
 }
 
-export async function openServerDatabase(): Promise<TestDatabase> {
+export async function openServerDatabase(keyRing: KeyRing = testKeyRing()): Promise<TestDatabase> {
   const name = `test_${randomBytes(8).toString('hex')}`;
   await onServer([`CREATE DATABASE ${name} TEMPLATE ${testTemplate}`]);
-  const database = openAt(urlOf(name));
+  const database = openAt(urlOf(name), keyRing);
   return {
     database: database.value,
     async [Symbol.asyncDispose]() {
@@ -48,7 +50,7 @@ export async function openServerDatabase(): Promise<TestDatabase> {
   };
 }
 
-function openAt(url: string): AsyncDisposable & { readonly value: Database } {
-  const value = new Database({ connection: { url }, poolSize: 10, queryTimeoutMs: 30_000 });
+function openAt(url: string, keyRing?: KeyRing): AsyncDisposable & { readonly value: Database } {
+  const value = new Database({ connection: { url }, poolSize: 10, queryTimeoutMs: 30_000, ...(keyRing && { keyRing }) });
   return { value, [Symbol.asyncDispose]: () => value.close() };
 }

@@ -10,11 +10,14 @@
  */
 import { Kysely, PostgresAdapter, PostgresIntrospector, PostgresQueryCompiler } from 'kysely';
 import pg from 'pg';
+import type { KeyRing } from '../../encryption/key-ring.ts';
+import type { TenantCipher } from '../../encryption/tenant-cipher.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { TenantId } from '../../primitives/ids.ts';
 import type { OperatorScope } from '../../tenancy/operator-scope.ts';
 import { OperatorScope as OperatorScopeClass } from '../../tenancy/operator-scope.ts';
 import { Principal } from '../../tenancy/principal.ts';
+import { PostgresDataKeys } from './data-keys.ts';
 import { databaseError } from './database-error.ts';
 import { TransactionDriver } from './transaction-driver.ts';
 
@@ -28,6 +31,8 @@ export interface DatabaseOptions {
   readonly queryTimeoutMs: number;
   /** Awaited before a connection is taken, so that callers wait out a restart instead of failing. */
   readonly whenOpen?: () => Promise<void>;
+  /** For content; without it no cipher is handed out. */
+  readonly keyRing?: KeyRing;
 }
 
 type Role = 'bulkhead_runtime' | 'bulkhead_control' | 'bulkhead_ledger';
@@ -52,6 +57,7 @@ export interface EntryCall {
 export class Database implements TransactionHost {
   readonly #pool: pg.Pool;
   readonly #whenOpen: () => Promise<void>;
+  readonly #keyRing: KeyRing | undefined;
 
   constructor(options: DatabaseOptions) {
     const { connection } = options;
@@ -69,11 +75,12 @@ export class Database implements TransactionHost {
     // The same for one that breaks while it is taken: its statement rejects, which is how its user hears of it.
     this.#pool.on('connect', (client) => client.on('error', () => {}));
     this.#whenOpen = options.whenOpen ?? (async () => {});
+    this.#keyRing = options.keyRing;
   }
 
   forTenant(principal: Principal): TenantDatabase {
     assert(Principal.is(principal), 'tenant data needs a minted principal');
-    return new TenantDatabase(this, principal);
+    return new TenantDatabase(this, principal, this.#keyRing);
   }
 
   forOperator(operator: OperatorScope): OperatorDatabase {
@@ -158,10 +165,18 @@ export interface TransactionStart {
 export class TenantDatabase {
   readonly #database: TransactionHost;
   readonly #tenantId: TenantId;
+  readonly #cipher: TenantCipher | undefined;
 
-  constructor(database: TransactionHost, principal: Principal) {
+  constructor(database: TransactionHost, principal: Principal, keyRing?: KeyRing) {
     this.#database = database;
     this.#tenantId = principal.tenantId;
+    this.#cipher = keyRing?.cipherFor(principal, new PostgresDataKeys(this));
+  }
+
+  /** Seals and opens this tenant's content. Awaiting it inside a transaction may begin another: have it ready before. */
+  get cipher(): TenantCipher {
+    assert(this.#cipher !== undefined, 'this database was opened with a key ring');
+    return this.#cipher;
   }
 
   /** One snapshot, read-only. */

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { sql } from 'kysely';
+import type { Sealer, TenantCipher } from '../../encryption/tenant-cipher.ts';
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
 import type { Clock } from '../../primitives/clock.ts';
 import type { IdSource } from '../../primitives/ids.ts';
@@ -11,6 +12,7 @@ import { removeFromStores } from './documents-contents.ts';
 import { insertJobs } from './documents-jobs.ts';
 import { readPage } from './documents-page.ts';
 import { type DocumentQuota, returnQuota, takeQuota } from './documents-quota.ts';
+import { sealed } from './sealed-columns.ts';
 
 export interface FileCabinetParts {
   readonly database: TenantDatabase;
@@ -55,9 +57,11 @@ export class PostgresFileCabinet implements FileCabinet {
 
   async #storeAtOnce(stored: StoredFile, body: FileBody): Promise<void> {
     const parts = await Array.fromAsync(body.parts(partBytes));
-    await this.#parts.database.write(async (db) => {
+    const { database } = this.#parts;
+    const sealer = await database.cipher.sealer(parts.length);
+    await database.write(async (db) => {
       await this.#insertFile(db, stored, stored.expiresAtMs ?? null);
-      for (const [partNo, part] of parts.entries()) await insertPart(db, { fileId: stored.id, partNo, part });
+      for (const [partNo, part] of parts.entries()) await insertPart(db, sealer, { fileId: stored.id, partNo, part });
       await this.#scheduleExpiry(db, stored, stored.expiresAtMs);
     });
   }
@@ -72,7 +76,8 @@ export class PostgresFileCabinet implements FileCabinet {
       let partNo = 0;
       for await (const part of body.parts(partBytes)) {
         const row = { fileId: stored.id, partNo: partNo++, part };
-        await database.write((db) => insertPart(db, row));
+        const sealer = await database.cipher.sealer(1);
+        await database.write((db) => insertPart(db, sealer, row));
       }
       await database.write((db) => this.#show(db, stored));
     } catch (error) {
@@ -120,8 +125,10 @@ export class PostgresFileCabinet implements FileCabinet {
 
   async *#partsOf(file: StoredFile): AsyncGenerator<Uint8Array> {
     let read = 0;
+    const { database } = this.#parts;
     for (let partNo = 0; read < file.bytes; partNo++) {
-      const part = await this.#parts.database.read((db) => readPart(db, file.id, partNo));
+      const record = await database.read((db) => readPart(db, file.id, partNo));
+      const part = record && (await database.cipher.open(sealed.filePartBody, [file.id, partNo], record));
       if (part === undefined) throw goneMeanwhile();
       read += part.length;
       yield part;
@@ -172,16 +179,17 @@ export class PostgresFileCabinet implements FileCabinet {
   }
 }
 
-/** The whole body of a file; the caller has seen that it is there. */
-export async function readBody(db: Sql, fileId: string): Promise<Uint8Array> {
+/** The whole body of a file; the caller has seen that it is there, and has the cipher ready. */
+export async function readBody(db: Sql, cipher: TenantCipher, fileId: string): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   for (let partNo = 0; ; partNo++) {
-    const part = await readPart(db, fileId, partNo);
-    if (part === undefined) return Buffer.concat(parts);
-    parts.push(part);
+    const record = await readPart(db, fileId, partNo);
+    if (record === undefined) return Buffer.concat(parts);
+    parts.push(await cipher.open(sealed.filePartBody, [fileId, partNo], record));
   }
 }
 
+/** Sealed. */
 async function readPart(db: Sql, fileId: string, partNo: number): Promise<Uint8Array | undefined> {
   const { rows } = await sql<{ readonly body: Buffer }>`
     SELECT body FROM app.file_part WHERE file_id = ${fileId} AND part_no = ${partNo}`.execute(db);
@@ -194,8 +202,8 @@ interface PartRow {
   readonly part: Uint8Array;
 }
 
-async function insertPart(db: Sql, { fileId, partNo, part }: PartRow): Promise<void> {
-  const body = Buffer.from(part.buffer, part.byteOffset, part.byteLength);
+async function insertPart(db: Sql, sealer: Sealer, { fileId, partNo, part }: PartRow): Promise<void> {
+  const body = sealer.seal(sealed.filePartBody, [fileId, partNo], part);
   const { rows } = await sql`
     INSERT INTO app.file_part (file_id, part_no, body) SELECT id, ${partNo}::int, ${body}::bytea FROM app.file WHERE id = ${fileId} RETURNING 1`.execute(
     db,

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
+import type { Sealer } from '../../encryption/tenant-cipher.ts';
 import { assert } from '../../primitives/assert.ts';
 import { appendChunksMax, type EmbeddedChunk, type IngestionDraft, type IngestionFailure, type IngestionShelf } from '../../rag/ingest.ts';
 import type { FileReference } from '../../rag/job-queue.ts';
@@ -16,6 +17,7 @@ import {
   vectorType,
 } from './documents-contents.ts';
 import { readBody } from './documents-files.ts';
+import { sealed } from './sealed-columns.ts';
 import { vectorText } from './vector-text.ts';
 
 /**
@@ -134,8 +136,10 @@ class PostgresDraft implements IngestionDraft {
     return { type, maxChunkTokens, overlapTokens };
   }
 
-  readBody(): Promise<Uint8Array> {
-    return this.#database.read((db) => readBody(db, this.#fileId));
+  async readBody(): Promise<Uint8Array> {
+    const { cipher } = this.#database;
+    await cipher.ready();
+    return this.#database.read((db) => readBody(db, cipher, this.#fileId));
   }
 
   async append(chunks: readonly EmbeddedChunk[]): Promise<boolean> {
@@ -168,6 +172,7 @@ class PostgresDraft implements IngestionDraft {
 
   async #appendNow(chunks: readonly EmbeddedChunk[]): Promise<boolean> {
     const { store_no: storeNo, file_no: fileNo, space_no: spaceNo, embedding_dimensions: dimensions } = this.#file;
+    const sealer = await this.#database.cipher.sealer(chunks.length);
     const termCount = await this.#database.write(async (db) => {
       const held = await sql`
         SELECT 1 FROM app.vector_store_file
@@ -180,7 +185,7 @@ class PostgresDraft implements IngestionDraft {
         INSERT INTO ${embeddingTable(dimensions)} (shard_id, store_no, space_no, file_no, ordinal, embedding)
         SELECT ${shardId}::int, ${storeNo}::int, ${spaceNo}::int, ${fileNo}::int, ordinal, embedding::${vectorType(dimensions)}
           FROM unnest(${ordinals}::int[], ${vectors}::text[]) AS fresh (ordinal, embedding)`.execute(db);
-      return insertWords(db, { file: this.#file, shardId }, chunks);
+      return insertWords(db, sealer, { file: this.#file, shardId, chunks });
     });
     if (termCount === undefined) return false;
     this.#chunkCount += chunks.length;
@@ -190,20 +195,24 @@ class PostgresDraft implements IngestionDraft {
   }
 }
 
-/** Inserts the chunks and a posting for each of their words; how many words they have. */
-async function insertWords(
-  db: Sql,
-  { file, shardId }: { readonly file: LockedFile; readonly shardId: number },
-  chunks: readonly EmbeddedChunk[],
-): Promise<number> {
+interface IndexedChunks {
+  readonly file: LockedFile;
+  readonly shardId: number;
+  readonly chunks: readonly EmbeddedChunk[];
+}
+
+/** Inserts the chunks, sealed, and a posting for each of their words; how many words they have. */
+async function insertWords(db: Sql, sealer: Sealer, { file, shardId, chunks }: IndexedChunks): Promise<number> {
   const { store_no: storeNo, file_no: fileNo, language } = file;
   const ordinals = chunks.map((chunk) => chunk.ordinal);
-  const contents = chunks.map((chunk) => chunk.text);
+  const contents = chunks.map(({ ordinal, text }) =>
+    sealer.seal(sealed.chunkContent, [storeNo, fileNo, ordinal], Buffer.from(text, 'utf8')),
+  );
   const words = chunks.map((chunk) => lexicalText(chunk.text));
   const { rows } = await sql<{ readonly terms: string }>`
     WITH parsed AS MATERIALIZED (
            SELECT ordinal, content, to_tsvector(${language}::text::regconfig, words) AS words
-             FROM unnest(${ordinals}::int[], ${contents}::text[], ${words}::text[]) AS fresh (ordinal, content, words)),
+             FROM unnest(${ordinals}::int[], ${contents}::bytea[], ${words}::text[]) AS fresh (ordinal, content, words)),
          counted AS MATERIALIZED (
            SELECT ordinal, content, words, coalesce((SELECT sum(cardinality(positions)) FROM unnest(words)), 0)::int AS term_count FROM parsed),
          chunks AS (

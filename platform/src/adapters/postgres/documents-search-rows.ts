@@ -1,18 +1,35 @@
-/** The rows behind a ranking: text, file and attributes of ranked places. */
+/** The rows behind a ranking: text, file and attributes of ranked places. Texts are sealed, and opened when their transaction has ended. */
 import { sql } from 'kysely';
+import type { SealedValue, TenantCipher } from '../../encryption/tenant-cipher.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { RankedPlace } from '../../rag/hybrid-ranking.ts';
 import type { Attributes } from '../../tenancy/attributes.ts';
 import type { RetrievedChunk } from '../../tenancy/capabilities.ts';
 import type { Sql, TenantDatabase } from './database.ts';
 import { inShards, type StorePlace } from './documents-contents.ts';
+import { sealed } from './sealed-columns.ts';
+
+/** A found chunk whose text is sealed still. */
+export interface SealedChunk extends Omit<RetrievedChunk, 'text'> {
+  readonly content: SealedValue;
+}
+
+/** The chunks with their texts, in their order. One that does not open under the tenant fails all and raises the alarm. */
+export async function openChunks(cipher: TenantCipher, chunks: readonly SealedChunk[]): Promise<readonly RetrievedChunk[]> {
+  const texts = await cipher.openAll(
+    sealed.chunkContent,
+    chunks.map((chunk) => chunk.content),
+  );
+  return chunks.map(({ content: _content, ...chunk }, index) => ({ ...chunk, text: texts[index]?.toString('utf8') ?? '' }));
+}
 
 export interface ChunkRow {
   readonly owner_id: string;
+  readonly store_no: number;
   readonly file_id: string;
   readonly filename: string;
   readonly attributes: Attributes;
-  readonly content: string;
+  readonly content: Buffer;
 }
 
 /** In the transaction that ranked: every place has a row. */
@@ -20,14 +37,14 @@ export async function readRanked(
   db: Sql,
   { storeId, store }: { readonly storeId: string; readonly store: StorePlace },
   ranked: readonly RankedPlace[],
-): Promise<readonly RetrievedChunk[]> {
+): Promise<readonly SealedChunk[]> {
   const fileNos = ranked.map((place) => place.fileNo);
   const ordinals = ranked.map((place) => place.ordinal);
   const { rows } = await sql<ChunkRow>`
-    SELECT c.tenant_id AS owner_id, f.file_id, f.filename, f.attributes, c.content
+    SELECT c.tenant_id AS owner_id, c.store_no, f.file_id, f.filename, f.attributes, c.content
       FROM unnest(${fileNos}::int[], ${ordinals}::int[]) WITH ORDINALITY AS ranked (file_no, ordinal, place)
      CROSS JOIN LATERAL (
-           SELECT tenant_id, content FROM app.chunk
+           SELECT tenant_id, store_no, content FROM app.chunk
             WHERE ${inShards(store)} AND store_no = ${store.store_no}::int AND file_no = ranked.file_no AND ordinal = ranked.ordinal
            OFFSET 0) c
      CROSS JOIN LATERAL (
@@ -35,7 +52,7 @@ export async function readRanked(
              FROM app.vector_store_file attached JOIN app.file body ON body.id = attached.file_id
             WHERE attached.store_no = ${store.store_no}::int AND attached.file_no = ranked.file_no OFFSET 0) f
      ORDER BY ranked.place`.execute(db);
-  return retrievedChunks(storeId, ranked, rows);
+  return sealedChunks(storeId, ranked, rows);
 }
 
 /** A store as its row says just now. */
@@ -78,7 +95,8 @@ export async function readRankedAt(
     expiresAfterDays: first.expires_after_days ?? undefined,
   };
   const isSame = head.revision === revision && head.shards.every((shard) => shards.includes(shard));
-  return { head, chunks: isSame ? retrievedChunks(storeId, ranked, ranked.length === 0 ? [] : rows) : undefined };
+  if (!isSame) return { head, chunks: undefined };
+  return { head, chunks: await openChunks(database.cipher, sealedChunks(storeId, ranked, ranked.length === 0 ? [] : rows)) };
 }
 
 interface HeadRow {
@@ -90,10 +108,10 @@ interface HeadRow {
 
 type PlacedRow = ChunkRow & { readonly place: string };
 
-function retrievedChunks(storeId: string, ranked: readonly RankedPlace[], rows: readonly ChunkRow[]): readonly RetrievedChunk[] {
+function sealedChunks(storeId: string, ranked: readonly RankedPlace[], rows: readonly ChunkRow[]): readonly SealedChunk[] {
   assert(rows.length === ranked.length, 'every ranked place has a row');
   return rows.map((row, index) => {
-    const { ordinal, score } = ranked[index] as RankedPlace;
+    const { fileNo, ordinal, score } = ranked[index] as RankedPlace;
     return {
       ownerId: row.owner_id,
       vectorStoreId: storeId,
@@ -102,7 +120,7 @@ function retrievedChunks(storeId: string, ranked: readonly RankedPlace[], rows: 
       filename: row.filename,
       attributes: row.attributes,
       ordinal,
-      text: row.content,
+      content: { row: [row.store_no, fileNo, ordinal], record: row.content },
       score,
     };
   });

@@ -6,14 +6,14 @@
 import { sql } from 'kysely';
 import { assert } from '../../primitives/assert.ts';
 import { fuse } from '../../rag/hybrid-ranking.ts';
-import type { HybridQuery, RetrievedChunk } from '../../tenancy/capabilities.ts';
+import type { HybridQuery } from '../../tenancy/capabilities.ts';
 import type { Sql } from './database.ts';
 import { placeColumns } from './documents-contents.ts';
 import { exactArms, type SearchedStore } from './documents-search-arms.ts';
-import { readRanked } from './documents-search-rows.ts';
+import { readRanked, type SealedChunk } from './documents-search-rows.ts';
 
 export interface StoreSearch {
-  readonly chunks: readonly RetrievedChunk[];
+  readonly chunks: readonly SealedChunk[];
   readonly lastActiveAtMs: number;
   readonly expiresAfterDays: number | undefined;
 }

@@ -37,6 +37,8 @@ import { insertJobs } from './documents-jobs.ts';
 import { readPage } from './documents-page.ts';
 import { type DocumentQuota, returnQuota, takeQuota, takeStoreNumber } from './documents-quota.ts';
 import { searchStore } from './documents-search.ts';
+import { openChunks } from './documents-search-rows.ts';
+import { sealed } from './sealed-columns.ts';
 
 export interface VectorStoreCabinetParts {
   readonly database: TenantDatabase;
@@ -191,7 +193,8 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
   }
 
   async fileContent(storeId: string, fileId: string): Promise<readonly string[] | undefined> {
-    return this.#parts.database.read(async (db) => {
+    const { database } = this.#parts;
+    const contents = await database.read(async (db) => {
       const { rows } = await sql<{
         readonly store_no: number;
         readonly shard_id: number;
@@ -205,12 +208,14 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
       const [file] = rows;
       if (file === undefined) return undefined;
       if (file.status !== 'completed') return [];
-      const chunks = await sql<{ readonly content: string }>`
-        SELECT content FROM app.chunk
+      const chunks = await sql<{ readonly ordinal: number; readonly content: Buffer }>`
+        SELECT ordinal, content FROM app.chunk
          WHERE ${inShards(file)} AND store_no = ${file.store_no}::int AND file_no = ${file.file_no}::int
          ORDER BY ordinal`.execute(db);
-      return chunks.rows.map((chunk) => chunk.content);
+      return chunks.rows.map(({ ordinal, content }) => ({ row: [file.store_no, file.file_no, ordinal], record: content }));
     });
+    if (contents === undefined) return undefined;
+    return (await database.cipher.openAll(sealed.chunkContent, contents)).map((content) => content.toString('utf8'));
   }
 
   async createBatch(storeId: string, files: readonly AttachedFile[]): Promise<FileBatchRecord | undefined> {
@@ -246,7 +251,7 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
     if (nowMs - found.lastActiveAtMs >= activityGrainMs) {
       await database.write((db) => sql`UPDATE app.vector_store SET last_active_at_ms = ${nowMs} WHERE id = ${storeId}`.execute(db));
     }
-    return found.chunks;
+    return openChunks(database.cipher, found.chunks);
   }
 }
 

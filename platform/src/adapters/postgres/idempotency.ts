@@ -3,6 +3,7 @@ import { sql } from 'kysely';
 import type { Clock } from '../../primitives/clock.ts';
 import type { IdempotencyCabinet } from '../../tenancy/capabilities.ts';
 import type { TenantDatabase } from './database.ts';
+import { sealed } from './sealed-columns.ts';
 
 const keptMs = 24 * 3_600_000;
 /** Longer than any answer may take. */
@@ -12,14 +13,14 @@ const expiredMax = 100;
 interface ClaimRow {
   readonly body_sha256: string;
   readonly status: number | null;
-  readonly body: string | null;
+  readonly body: Buffer | null;
 }
 
 export function openIdempotencyCabinet(database: TenantDatabase, clock: Clock): IdempotencyCabinet {
   return {
     async claim(route, key, bodySha256) {
       const nowMs = clock.nowMs();
-      return database.write(async (db) => {
+      const claim = await database.write(async (db) => {
         await sql`
           DELETE FROM app.idempotency WHERE (route, key) IN (
             SELECT route, key FROM app.idempotency WHERE created_at_ms < ${nowMs - keptMs} ORDER BY created_at_ms LIMIT ${expiredMax})
@@ -36,14 +37,16 @@ export function openIdempotencyCabinet(database: TenantDatabase, clock: Clock): 
         if (earlier.body_sha256 !== bodySha256) return { kind: 'mismatch' } as const;
         return earlier.status === null
           ? ({ kind: 'running' } as const)
-          : ({ kind: 'done', status: earlier.status, body: earlier.body ?? '' } as const);
+          : ({ kind: 'done', status: earlier.status, body: earlier.body } as const);
       });
+      if (claim.kind !== 'done' || claim.body === null) return claim.kind === 'done' ? { ...claim, body: '' } : claim;
+      return { ...claim, body: (await database.cipher.open(sealed.idempotencyBody, [route, key], claim.body)).toString('utf8') };
     },
     async complete(route, key, answer) {
+      const sealer = await database.cipher.sealer(1);
+      const body = () => sealer.seal(sealed.idempotencyBody, [route, key], Buffer.from(answer.body, 'utf8'));
       await database.write((db) =>
-        sql`UPDATE app.idempotency SET status = ${answer.status}, body = ${answer.body} WHERE route = ${route} AND key = ${key}`.execute(
-          db,
-        ),
+        sql`UPDATE app.idempotency SET status = ${answer.status}, body = ${body()} WHERE route = ${route} AND key = ${key}`.execute(db),
       );
     },
     async release(route, key) {

@@ -4,6 +4,7 @@
  * to be told in advance. The question comes before any work, so being sent on repeats nothing.
  */
 import { setTimeout as wait } from 'node:timers/promises';
+import type { KeyRing } from '../../encryption/key-ring.ts';
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { TenantId } from '../../primitives/ids.ts';
@@ -20,6 +21,7 @@ export interface TenantHomesParts {
   readonly shared: Database;
   readonly register: SiloRegister;
   readonly silos: OpenSilos;
+  readonly keyRing: KeyRing;
   /** How long a writer waits for the end of a move. */
   readonly moveWaitMaxMs: number;
   readonly logger: Logger;
@@ -46,7 +48,7 @@ export class TenantHomes implements TransactionHost {
 
   forTenant(principal: Principal): TenantDatabase {
     assert(Principal.is(principal), 'tenant data needs a minted principal');
-    return new TenantDatabase(this, principal);
+    return new TenantDatabase(this, principal, this.#parts.keyRing);
   }
 
   /** Throws `database_unavailable` when a move does not end in time. */

@@ -15,6 +15,7 @@ export interface TenantTable {
   readonly isPerFile: boolean;
   /** Rows lie in the shard of their store: who inserts them looks it up. */
   readonly isSharded: boolean;
+  /** Every column that it may insert. */
   readonly canUpdate: boolean;
   readonly canDelete: boolean;
 }
@@ -58,7 +59,8 @@ const catalogueQuery = `
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
       WHERE i.indrelid = c.oid AND i.indisprimary AND a.attname NOT IN ('tenant_id', 'shard_id')) AS key,
     EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS has_key,
-    has_any_column_privilege('bulkhead_runtime', c.oid, 'UPDATE') AS can_update, has_table_privilege('bulkhead_runtime', c.oid, 'DELETE') AS can_delete,
+    NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      AND has_column_privilege('bulkhead_runtime', c.oid, a.attnum, 'INSERT') AND NOT has_column_privilege('bulkhead_runtime', c.oid, a.attnum, 'UPDATE')) AS can_update, has_table_privilege('bulkhead_runtime', c.oid, 'DELETE') AS can_delete,
     (SELECT json_agg(DISTINCT parent.relname) FROM pg_constraint f JOIN pg_class parent ON parent.oid = f.confrelid
       WHERE f.conrelid = c.oid AND f.contype = 'f' AND f.confrelid <> c.oid) AS parents
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

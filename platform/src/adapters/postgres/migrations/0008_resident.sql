@@ -7,7 +7,7 @@
 CREATE FUNCTION public.bulkhead_ranked_chunks(tenant text, store text, at_revision bigint, at_shards int[], file_nos int[], ordinals int[])
 RETURNS TABLE (
   revision bigint, shards int[], last_active_at_ms bigint, expires_after_days int,
-  place bigint, owner_id text, file_id text, filename text, attributes jsonb, content text)
+  place bigint, owner_id text, store_no int, file_id text, filename text, attributes jsonb, content bytea)
   LANGUAGE plpgsql SET search_path = pg_catalog SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
@@ -16,13 +16,13 @@ BEGIN
   PERFORM set_config('role', 'bulkhead_runtime', true), set_config('app.tenant_id', tenant, true);
   FOR found IN
     SELECT home.state, s.revision, s.shards, s.last_active_at_ms, s.expires_after_days,
-           ranked.place, c.tenant_id AS owner_id, f.file_id, f.filename, f.attributes, c.content
+           ranked.place, c.tenant_id AS owner_id, c.store_no, f.file_id, f.filename, f.attributes, c.content
       FROM (SELECT (SELECT r.state FROM app.residence r) AS state) home
       LEFT JOIN (SELECT *, array_remove(ARRAY[shard_id, moving_to_shard], NULL) AS shards FROM app.vector_store) s ON s.id = store
       LEFT JOIN LATERAL unnest(file_nos, ordinals) WITH ORDINALITY AS ranked (file_no, ordinal, place)
         ON s.revision = at_revision AND s.shards <@ at_shards
       LEFT JOIN LATERAL (
-           SELECT tenant_id, content FROM app.chunk
+           SELECT tenant_id, store_no, content FROM app.chunk
             WHERE shard_id = ANY (at_shards) AND store_no = s.store_no AND file_no = ranked.file_no AND ordinal = ranked.ordinal OFFSET 0) c ON true
       LEFT JOIN LATERAL (
            SELECT attached.file_id, attached.attributes, body.filename
@@ -33,7 +33,7 @@ BEGIN
     IF found.state = 'gone' THEN RAISE EXCEPTION 'the tenant is not here' USING errcode = 'BH001'; END IF;
     CONTINUE WHEN found.revision IS NULL;
     revision := found.revision; shards := found.shards; last_active_at_ms := found.last_active_at_ms; expires_after_days := found.expires_after_days;
-    place := found.place; owner_id := found.owner_id; file_id := found.file_id; filename := found.filename;
+    place := found.place; owner_id := found.owner_id; store_no := found.store_no; file_id := found.file_id; filename := found.filename;
     attributes := found.attributes; content := found.content;
     RETURN NEXT;
   END LOOP;
