@@ -24,6 +24,7 @@ export interface BulkheadOptions {
   readonly engine: 'embedded' | 'server';
   readonly dimensions: number;
   readonly dataDir?: string;
+  readonly model?: string;
 }
 
 export interface BulkheadSystem extends SearchSystem {
@@ -31,9 +32,14 @@ export interface BulkheadSystem extends SearchSystem {
   storeIds(): ReadonlyMap<number, string>;
 }
 
-export async function openBulkhead({ engine, dimensions, dataDir }: BulkheadOptions): Promise<BulkheadSystem> {
+export async function openBulkhead({
+  engine,
+  dimensions,
+  dataDir,
+  model = `bench-${dimensions}`,
+}: BulkheadOptions): Promise<BulkheadSystem> {
   const library = await Library.open({
-    embedding: { model: `bench-${dimensions}`, dimensions },
+    embedding: { model, dimensions },
     ...(dataDir !== undefined && { dataDir }),
   });
   const stores = new Map<number, LoadedStore>();

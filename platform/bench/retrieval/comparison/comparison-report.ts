@@ -50,7 +50,7 @@ export function sizeTable(results: readonly SystemResult[]): string {
         system,
         sizeClass,
         tenants,
-        recall.toFixed(3),
+        recall?.toFixed(3) ?? '-',
         short,
         milliseconds(p50),
         milliseconds(p99),
@@ -76,13 +76,15 @@ function gatesOf(ours: SystemResult, all: readonly SystemResult[]): readonly Gat
   const upTo10k = ours.classes.filter(({ sizeClass }) => sizeClass !== 'whales');
   const whales = ours.classes.filter(({ sizeClass }) => sizeClass === 'whales');
   const short = ours.classes.reduce((sum, each) => sum + each.short, 0);
-  const recall = Math.min(...upTo10k.map((each) => each.recall));
+  const recall = Math.min(...upTo10k.map((each) => each.recall ?? 0));
   const [p50, p99] = [Math.max(...upTo10k.map((each) => each.p50)), Math.max(...upTo10k.map((each) => each.p99))];
   const hybrid = Math.max(...upTo10k.map((each) => each.hybrid?.p50 ?? 0));
   const memoryMax = residentFactor * ours.memory.rawMiB + residentBudgetMiB;
   return [
     ['recall@10 of tenants to 10,000 is 1.000', recall.toFixed(4), recall >= recallMin.exact],
-    ...whales.map((each): Gate => ['recall@10 of whales is 0.98 or more', each.recall.toFixed(4), each.recall >= recallMin.whales]),
+    ...whales.map(
+      (each): Gate => ['recall@10 of whales is 0.98 or more', (each.recall ?? 0).toFixed(4), (each.recall ?? 0) >= recallMin.whales],
+    ),
     ['results never short', String(short), short === 0],
     [`vector search p50 at most ${vectorP50MaxMs} ms to 10,000`, milliseconds(p50), p50 <= vectorP50MaxMs],
     [`vector search p99 at most ${vectorP99MaxMs} ms to 10,000`, milliseconds(p99), p99 <= vectorP99MaxMs],
@@ -100,7 +102,7 @@ function gatesOf(ours: SystemResult, all: readonly SystemResult[]): readonly Gat
 function againstOthers(ours: SystemResult, all: readonly SystemResult[]): readonly [string, boolean] {
   const complete = all.filter(
     ({ system, dimensions, classes }) =>
-      !system.startsWith('bulkhead') && dimensions === ours.dimensions && classes.every(({ recall }) => recall >= recallMin.whales),
+      !system.startsWith('bulkhead') && dimensions === ours.dimensions && classes.every(({ recall = 0 }) => recall >= recallMin.whales),
   );
   const best = complete.toSorted((left, right) => mostOf(right) - mostOf(left))[0];
   if (best === undefined) return ['no alternative reaches it', true];

@@ -11,6 +11,7 @@ import { onServer, testTemplate, urlAt } from '../../../test/support/server-data
 import { choosePinning, machineFacts } from '../../support/machine.ts';
 import { runPart } from '../../support/part.ts';
 import { machineLine, writeDocsSection, writeResults } from '../../support/report.ts';
+import { httpDimensions } from './bulkhead-http.ts';
 import { gateTable, overviewTable, sizeTable } from './comparison-report.ts';
 import { installLance } from './lancedb.ts';
 import { type SystemName, type SystemOptions, type SystemResult, systemNames } from './system.ts';
@@ -53,6 +54,7 @@ async function main(): Promise<void> {
   const results: SystemResult[] = [];
   for (const dimensions of options.dimensions) {
     for (const system of options.systems) {
+      if (system === 'bulkhead-http' && dimensions !== httpDimensions) continue;
       const measured = await measure({ ...options.shape, system, dimensions }).catch((error: unknown) => leaveOut(system, error));
       if (measured !== undefined) results.push(measured);
     }
@@ -68,7 +70,7 @@ async function measure(chosen: Omit<SystemOptions, 'serverUrl'>): Promise<System
   const serverUrl = needsServer(system) ? await startServer(stack, system) : undefined;
   if (system === 'lancedb') await installLance(interrupt.signal);
   const engine = system === 'bulkhead-server' ? { BULKHEAD_TEST_ENGINE: 'server', TEST_SERVER_URL: serverUrl } : {};
-  return runPart<SystemResult>({
+  return await runPart<SystemResult>({
     name: system,
     script: new URL('./run-system.ts', import.meta.url).pathname,
     args: [JSON.stringify({ ...chosen, serverUrl } satisfies SystemOptions)],

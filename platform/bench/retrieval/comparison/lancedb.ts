@@ -58,7 +58,7 @@ export async function openLance(): Promise<SearchSystem> {
     async search({ tenant, vector }: Question, limit) {
       const table = tables.get(tenant.rank);
       if (table === undefined) throw new Error('the tenant was not loaded');
-      const rows = await table.vectorSearch(vector).distanceType('cosine').select(['id']).limit(limit).toArray();
+      const rows = await table.vectorSearch(vector).distanceType('cosine').select(['id', '_distance']).limit(limit).toArray();
       return rows.map(({ id }) => Number(id));
     },
     async [Symbol.asyncDispose]() {

@@ -1,5 +1,6 @@
 /** One system in a process of its own: prints what was measured as its last line. Started by comparison.ts. */
 import { openBulkhead } from './bulkhead.ts';
+import { openBulkheadHttp } from './bulkhead-http.ts';
 import { openLance } from './lancedb.ts';
 import { measureSystem } from './measure.ts';
 import { openPgvector } from './pgvector.ts';
@@ -14,12 +15,14 @@ process.stdin.on('end', () => process.exit(1)).resume();
 }
 process.exit(0);
 
-function open({ system, dimensions, serverUrl = '', concurrency }: SystemOptions): Promise<SearchSystem> {
+async function open({ system, dimensions, serverUrl = '', concurrency }: SystemOptions): Promise<SearchSystem> {
   switch (system) {
     case 'bulkhead-embedded':
       return openBulkhead({ engine: 'embedded', dimensions });
     case 'bulkhead-server':
       return openBulkhead({ engine: 'server', dimensions });
+    case 'bulkhead-http':
+      return openBulkheadHttp();
     case 'pgvector-exact':
       return openPgvector(serverUrl, 'exact', concurrency);
     case 'pgvector-hnsw':

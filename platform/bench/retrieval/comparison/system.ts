@@ -2,12 +2,14 @@
 import type { BenchTenant, Question, Workload } from './workload.ts';
 
 export interface SearchSystem extends AsyncDisposable {
+  /** False: its vectors are not the workload's; absent: they are. */
+  readonly hasRecall?: boolean;
   load(workload: Workload): Promise<void>;
   /** Numbers of the tenant's vectors, nearest first. */
   search(question: Question, limit: number): Promise<readonly number[]>;
   /** Vectors and words; only where there is such a thing. */
   readonly hybrid?: (question: Question, limit: number) => Promise<readonly number[]>;
-  /** After loading, for a first search that finds nothing in memory; absent: nothing to drop. */
+  /** Before the first search of a tenant is timed. */
   readonly forget?: (tenant: BenchTenant) => Promise<void>;
   /** Memory of the database's own processes in MiB, where it has some; that of this process is measured by the caller. */
   readonly serverMiB?: () => Promise<number>;
@@ -32,6 +34,7 @@ export interface SystemOptions {
 export const systemNames = [
   'bulkhead-embedded',
   'bulkhead-server',
+  'bulkhead-http',
   'pgvector-exact',
   'pgvector-hnsw',
   'pgvector-hnsw-iterative',
@@ -43,7 +46,8 @@ export interface ClassResult {
   readonly sizeClass: string;
   readonly tenants: number;
   readonly questions: number;
-  readonly recall: number;
+  /** Undefined where it cannot be measured. */
+  readonly recall: number | undefined;
   readonly short: number;
   readonly p50: number;
   readonly p99: number;
