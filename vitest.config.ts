@@ -8,6 +8,7 @@ const bothEngines = [
   'platform/test/metering/postgres-ledger.test.ts',
   'platform/test/retrieval/{documents,embedding-spaces,ingestion,search,non-interference}.test.ts',
   'platform/test/silos/tenant-move.test.ts',
+  'platform/test/soak/isolation-soak.test.ts',
 ];
 /** Suites about the server itself. */
 const serverOnly = ['platform/test/server/**/*.test.ts'];
