@@ -5,6 +5,7 @@ import { PostgresIngestionShelf } from '../adapters/postgres/documents-ingestion
 import { PostgresJobQueue } from '../adapters/postgres/documents-jobs.ts';
 import { PostgresVectorStoreCabinet } from '../adapters/postgres/documents-stores.ts';
 import { openIdempotencyCabinet } from '../adapters/postgres/idempotency.ts';
+import { ResidentPartitions } from '../adapters/postgres/resident-partitions.ts';
 import { openResponseCabinet } from '../adapters/postgres/responses.ts';
 import type { TenantHomes } from '../adapters/postgres/tenant-homes.ts';
 import { openUsageReader } from '../adapters/postgres/usage-ledger.ts';
@@ -40,6 +41,8 @@ export interface DocumentParts {
 }
 
 export interface Documents {
+  /** Stores in memory. Whoever suspends, moves or erases a tenant may drop its own, to free them at once. */
+  readonly residents: ResidentPartitions;
   readonly data: TenantDataSource;
   /** Starts ingesting; dispose of what it returns to stop. */
   start(): AsyncDisposable;
@@ -49,7 +52,9 @@ export function openDocuments(parts: DocumentParts): Documents {
   const { config, database, homes, clock, logger, secrets } = parts;
   const envelopes = new JobEnvelopes(secrets.jobEnvelope);
   const reader = new DocumentReader(config.bounds);
-  const data = dataSource(parts, envelopes, () => worker.wake());
+  const residents = new ResidentPartitions({ bounds: config.bounds, clock, logger });
+  parts.path.metrics.watchResidents(() => residents.figures());
+  const data = dataSource(parts, { envelopes, residents }, () => worker.wake());
   const worker = new IngestionWorker({
     queue: new PostgresJobQueue(database.forDirectory(), clock, config.bounds.ingestionJobsPerTenantMax),
     envelopes,
@@ -65,12 +70,14 @@ export function openDocuments(parts: DocumentParts): Documents {
   });
   return {
     data,
+    residents,
     start() {
       worker.start();
       return {
         async [Symbol.asyncDispose]() {
           await worker[Symbol.asyncDispose]();
           await reader[Symbol.asyncDispose]();
+          await residents[Symbol.asyncDispose]();
         },
       };
     },
@@ -79,7 +86,7 @@ export function openDocuments(parts: DocumentParts): Documents {
 
 function dataSource(
   { config, database, homes, clock, ids, embedding }: DocumentParts,
-  envelopes: JobEnvelopes,
+  { envelopes, residents }: { readonly envelopes: JobEnvelopes; readonly residents: ResidentPartitions },
   onEnqueued: () => void,
 ): TenantDataSource {
   const quota = config.bounds;
@@ -91,6 +98,7 @@ function dataSource(
         files: new PostgresFileCabinet({ database: tenantDatabase, ids, clock, quota, principal, sealJob }),
         vectorStores: new PostgresVectorStoreCabinet({
           database: tenantDatabase,
+          residents: residents.forTenant(principal, tenantDatabase),
           principal,
           ids,
           clock,

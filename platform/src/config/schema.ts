@@ -147,6 +147,19 @@ const bounds = z.strictObject({
   parseTimeoutMs: positiveInt.default(20_000),
   parseMemoryMb: positiveInt.default(256),
   databaseQueryTimeoutMs: positiveInt.default(30_000),
+  /** Vectors and words of searched stores that are kept in memory; 0 keeps none. WebAssembly addresses 4 GiB. */
+  residentBytesMax: z
+    .number()
+    .int()
+    .min(0)
+    .max(4_000_000_000)
+    .default(512 * 1_024 * 1_024),
+  /** Of one tenant, and so of one store: a larger one is searched in the database. */
+  residentBytesPerTenantMax: positiveInt.default(256 * 1_024 * 1_024),
+  /** Stores that are read into memory at once. */
+  residentFillsMax: positiveInt.default(2),
+  /** Searches that wait for the thread that scans; more are searched in the database. */
+  residentSearchesQueuedMax: positiveInt.default(256),
   /** Databases of siloed tenants that are open at once; an embedded one holds about 100 MB and a thread. */
   siloDatabasesOpenMax: positiveInt.default(8),
   /** When the template of embedded tenant databases is made after a start, if it is not there; 40 MB, 2 s of one processor. */

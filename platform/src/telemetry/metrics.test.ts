@@ -36,6 +36,16 @@ describe('metrics', () => {
     expect(text).toContain('bulkhead_metrics_tenants_folded_total 9998');
   });
 
+  it('shows operators alone what is resident, and of no tenant by name', async () => {
+    const metrics = createMetrics();
+    metrics.watchResidents(() => ({ bytes: 4_096, partitions: 2, hits: 7, misses: 1, fills: 3, evictions: 1 }));
+    const text = await metrics.render('operator');
+    expect(text).toContain('bulkhead_resident_bytes 4096');
+    expect(text).toContain('bulkhead_resident_hits 7');
+    expect(text).not.toMatch(/bulkhead_resident_\w+\{/);
+    expect(await metrics.render('anybody')).not.toContain('bulkhead_resident');
+  });
+
   it('never puts a tenant on a histogram', async () => {
     const metrics = createMetrics();
     metrics.observeInference(observation('acme'));

@@ -25,6 +25,17 @@ export interface Gauges {
   readonly journalPending: () => number;
 }
 
+/** Of all tenants together: which store is in memory says who was there. */
+export interface ResidentFigures {
+  readonly bytes: number;
+  readonly partitions: number;
+  /** Searches answered from memory, and those that were not. */
+  readonly hits: number;
+  readonly misses: number;
+  readonly fills: number;
+  readonly evictions: number;
+}
+
 export interface Metrics {
   observeInference(observation: InferenceObservation): void;
   observeRefusal(tenantId: string, code: string): void;
@@ -32,6 +43,7 @@ export interface Metrics {
   /** Stored content of `column` did not open under the tenant that asked for it. */
   observeIsolationAlarm(tenantId: string, column: string): void;
   watch(gauges: Gauges): void;
+  watchResidents(read: () => ResidentFigures): void;
   /** Prometheus text format 0.0.4. The series of single tenants are for operators alone: one tenant's traffic is not another's to see. */
   render(audience: 'anybody' | 'operator'): Promise<string>;
 }
@@ -60,6 +72,8 @@ export function createMetrics(tenantsMax = 200): Metrics {
     observeHttp: (route, method, status) => instruments.http.inc({ route, method, status }),
     observeIsolationAlarm: (tenantId, column) => instruments.isolationAlarms.inc({ tenant: tenantLabel(tenantId), column }),
     watch: (gauges) => watchGauges(registry, gauges),
+    // What comes into memory and goes tells of single tenants: for operators.
+    watchResidents: (read) => watchResidents(ofTenants, read),
     render: async (audience) => (await registry.metrics()) + (audience === 'operator' ? await ofTenants.metrics() : ''),
   };
 }
@@ -178,6 +192,25 @@ function observeInference(
   ofTenant.output.inc(observation.outputTokens);
   if (observation.costNanoUsd === null) instruments.unpriced.inc({ model: observation.model });
   else instruments.cost.inc({ tenant }, Number(observation.costNanoUsd) / 1e9);
+}
+
+function watchResidents(registry: Registry, read: () => ResidentFigures): void {
+  const registers = [registry];
+  const gauge = (name: string, help: string, figure: (figures: ResidentFigures) => number) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(figure(read()));
+      },
+    });
+  gauge('bulkhead_resident_bytes', 'Bytes of vector stores in memory', ({ bytes }) => bytes);
+  gauge('bulkhead_resident_partitions', 'Vector stores in memory', ({ partitions }) => partitions);
+  gauge('bulkhead_resident_hits', 'Searches answered from memory since the start', ({ hits }) => hits);
+  gauge('bulkhead_resident_misses', 'Searches left to the database since the start', ({ misses }) => misses);
+  gauge('bulkhead_resident_fills', 'Vector stores read into memory since the start', ({ fills }) => fills);
+  gauge('bulkhead_resident_evictions', 'Vector stores that made room for others since the start', ({ evictions }) => evictions);
 }
 
 function watchGauges(registry: Registry, gauges: Gauges): void {

@@ -154,6 +154,8 @@ export interface HybridQuery {
   /** 1 to 50. */
   readonly limit: number;
   readonly weights: { readonly dense: number; readonly lexical: number };
+  /** Ends the waits of the search. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** A chunk of this tenant's text with where it came from. `ownerId` is read from the row and checked again before use. */

@@ -1,6 +1,6 @@
 /** Functions that become the tenant themselves: they see what that tenant's transactions see, and leave nothing behind on the connection. */
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { readRankedAt } from '../../src/adapters/postgres/documents-search-rows.ts';
+import { openChunks, readRankedAt } from '../../src/adapters/postgres/documents-search-rows.ts';
 import { Library, sql } from '../retrieval/library.ts';
 import { principalOf } from '../support/embedded-database.ts';
 
@@ -20,6 +20,11 @@ beforeAll(async () => {
 afterAll(() => library[Symbol.asyncDispose]());
 
 const databaseOf = (tenant: string) => library.db.database.forTenant(principalOf(tenant));
+const names = { fileId: 'file-x', filename: 'x.txt', attributes: {} };
+const files = new Map([
+  [1, names],
+  [2, names],
+]);
 const ranked = [
   { fileNo: 2, ordinal: 0, score: 0.5 },
   { fileNo: 1, ordinal: 0, score: 0.25 },
@@ -27,7 +32,9 @@ const ranked = [
 
 async function readAs(tenant: string, owner: string, changes: { revision?: number; shards?: number[] } = {}) {
   const { id: storeId, revision, shards } = stores.get(owner) as { id: string; revision: number; shards: number[] };
-  return readRankedAt(databaseOf(tenant), { storeId, revision, shards, ...changes }, ranked);
+  const database = databaseOf(tenant);
+  const read = await readRankedAt(database, { storeId, storeNo: 1, revision, shards, files, ...changes }, ranked);
+  return read && { ...read, chunks: read.chunks && (await openChunks(database.cipher, read.chunks)) };
 }
 
 describe('rows of a ranking in one round trip', () => {
@@ -49,19 +56,21 @@ describe('rows of a ranking in one round trip', () => {
 
   test('of another tenant’s store are those of no store', async () => {
     expect(await readAs('globex', 'acme')).toBeUndefined();
-    const none = { storeId: 'vs_none', revision: 1, shards: [0] };
+    const none = { storeId: 'vs_none', revision: 1, storeNo: 1, shards: [0], files };
     expect(await readRankedAt(databaseOf('globex'), none, ranked)).toBeUndefined();
   });
 
   test('take a hostile store id as text', async () => {
     for (const storeId of ["'); DROP TABLE app.chunk; --", '\\', "x' OR 'a'='a", '\u{1f600}', '']) {
-      expect(await readRankedAt(databaseOf('acme'), { storeId, revision: 1, shards: [0] }, ranked)).toBeUndefined();
+      expect(await readRankedAt(databaseOf('acme'), { storeId, revision: 1, storeNo: 1, shards: [0], files }, ranked)).toBeUndefined();
     }
   });
 
   test('cannot be asked for with numbers that are none', async () => {
     const place = { fileNo: "1}'); DROP TABLE app.chunk; --" as unknown as number, ordinal: 0, score: 1 };
-    await expect(readRankedAt(databaseOf('acme'), { storeId: 'vs', revision: 1, shards: [0] }, [place])).rejects.toThrow('whole');
+    await expect(readRankedAt(databaseOf('acme'), { storeId: 'vs', revision: 1, storeNo: 1, shards: [0], files }, [place])).rejects.toThrow(
+      'whole',
+    );
   });
 
   test('are refused where the tenant does not live any more, even when its rows are still there', async () => {

@@ -7,6 +7,7 @@ import { PostgresIngestionShelf } from '../../src/adapters/postgres/documents-in
 import { PostgresJobQueue } from '../../src/adapters/postgres/documents-jobs.ts';
 import type { DocumentQuota } from '../../src/adapters/postgres/documents-quota.ts';
 import { PostgresVectorStoreCabinet } from '../../src/adapters/postgres/documents-stores.ts';
+import { type ResidentBounds, ResidentPartitions } from '../../src/adapters/postgres/resident-partitions.ts';
 import { type IngestionBounds, IngestionWorker } from '../../src/jobs/ingestion-worker.ts';
 import { JobEnvelopes } from '../../src/jobs/job-envelope.ts';
 import { type Clock, systemClock } from '../../src/primitives/clock.ts';
@@ -38,8 +39,17 @@ export interface LibraryOptions {
   readonly logger?: Logger;
   readonly chunksPerFileMax?: number;
   readonly jobsPerTenantMax?: number;
+  /** Absent: nothing is kept in memory. */
+  readonly residents?: Partial<ResidentBounds>;
   readonly shelfOf?: (database: TenantDatabase) => IngestionShelf;
 }
+
+const noBounds: ResidentBounds = {
+  residentBytesMax: 0,
+  residentBytesPerTenantMax: 64 * 1_024 * 1_024,
+  residentFillsMax: 2,
+  residentSearchesQueuedMax: 256,
+};
 
 export interface Shelves {
   readonly principal: Principal;
@@ -51,6 +61,7 @@ export class Library implements AsyncDisposable {
   readonly db: TestDatabase;
   readonly queue: PostgresJobQueue;
   readonly worker: IngestionWorker;
+  readonly residents: ResidentPartitions;
   readonly envelopes = new JobEnvelopes(Buffer.alloc(32, 7));
   /** Tenant and column of every stored value that did not open. */
   readonly alarms: string[];
@@ -61,6 +72,8 @@ export class Library implements AsyncDisposable {
     this.db = db;
     this.alarms = alarms;
     this.#options = options;
+    const clock = options.clock ?? systemClock;
+    this.residents = new ResidentPartitions({ bounds: { ...noBounds, ...options.residents }, clock, logger: silentLogger });
     this.queue = new PostgresJobQueue(
       db.database.forOperator(mintOperatorScope('test')),
       options.clock ?? systemClock,
@@ -91,7 +104,7 @@ export class Library implements AsyncDisposable {
     return new Library(db, options, alarms);
   }
 
-  shelves(tenant: string, language = this.#options.language ?? 'english'): Shelves {
+  shelves(tenant: string, language = this.#options.language ?? 'english', residents = this.residents): Shelves {
     const principal = principalOf(tenant);
     const database = this.db.database.forTenant(principal);
     const clock = this.#options.clock ?? systemClock;
@@ -107,6 +120,7 @@ export class Library implements AsyncDisposable {
       files: new PostgresFileCabinet({ database, ids: systemIds, clock, quota, principal, sealJob }),
       vectorStores: new PostgresVectorStoreCabinet({
         database,
+        residents: residents.forTenant(principal, database),
         principal,
         ids: systemIds,
         clock,
@@ -141,6 +155,7 @@ export class Library implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.worker[Symbol.asyncDispose]();
     await this.#reader[Symbol.asyncDispose]();
+    await this.residents[Symbol.asyncDispose]();
     await this.db[Symbol.asyncDispose]();
   }
 }

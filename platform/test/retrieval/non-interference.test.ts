@@ -1,8 +1,11 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { Sql } from '../../src/adapters/postgres/database.ts';
 import { armsOf, type CandidateRow, candidateStatement, type SearchedStore } from '../../src/adapters/postgres/documents-search-arms.ts';
+import { ResidentPartitions } from '../../src/adapters/postgres/resident-partitions.ts';
+import { systemClock } from '../../src/primitives/clock.ts';
 import { seededRandom } from '../../src/primitives/random.ts';
 import { fuse } from '../../src/rag/hybrid-ranking.ts';
+import { silentLogger } from '../../src/telemetry/logger.ts';
 import type { HybridQuery } from '../../src/tenancy/capabilities.ts';
 import { chunking, fingerprint, Library, question } from './library.ts';
 
@@ -21,11 +24,17 @@ const documents = (count: number) =>
   Array.from({ length: count }, (_, index) => `${sentence(6 + (index % 30))} ${index % 7 === 0 ? 'arbitration' : ''}`);
 const questions = Array.from({ length: 1_000 }, (_, index) => `${sentence(1 + (index % 6))}${index % 11 === 0 ? ' arbitration' : ''}`);
 
+/** Memory that holds nothing: everything goes through SQL. */
+const nothing = new ResidentPartitions({
+  bounds: { residentBytesMax: 0, residentBytesPerTenantMax: 1, residentFillsMax: 1, residentSearchesQueuedMax: 1 },
+  clock: systemClock,
+  logger: silentLogger,
+});
 let library: Library;
 let storeId: string;
 const others: { tenant: string; storeId: string }[] = [];
 beforeAll(async () => {
-  library = await Library.open();
+  library = await Library.open({ residents: { residentBytesMax: 64 * 1_024 * 1_024 } });
   // Ids whose hash falls on the same shard as acme's come first: the closest neighbours there can be.
   const [home] = await library.truth<{ shard: number }>(`SELECT hashtext('acme') & 3 AS shard`);
   const same = await library.truth<{ id: string }>(
@@ -41,11 +50,18 @@ afterAll(() => library[Symbol.asyncDispose]());
 const queryOf = (text: string, index: number): HybridQuery =>
   question(text, index % 3 === 0 ? { filter: { type: 'gte', key: 'year', value: 2_002 }, limit: 50 } : {});
 
-async function replay(count: number): Promise<string[]> {
-  const { vectorStores } = library.shelves('acme');
+/** Through SQL, or from memory once the store is there. */
+async function replay(count: number, path: 'sql' | 'memory'): Promise<string[]> {
+  const { vectorStores } = path === 'memory' ? library.shelves('acme') : library.shelves('acme', 'english', nothing);
+  const before = library.residents.figures().hits;
+  if (path === 'memory') {
+    await vectorStores.search(storeId, question('rent'));
+    await library.residents.settled();
+  }
   const answers: string[] = [];
   for (const [index, text] of questions.slice(0, count).entries())
     answers.push(fingerprint(await vectorStores.search(storeId, queryOf(text, index))));
+  if (path === 'memory') expect(library.residents.figures().hits).toBeGreaterThanOrEqual(before + count);
   return answers;
 }
 
@@ -62,6 +78,15 @@ async function replayUnwalled(count: number): Promise<string[]> {
     answers.push(JSON.stringify(fuse(armsOf(rows, queryOf(text, index)), queryOf(text, index))));
   }
   return answers;
+}
+
+/** Every neighbour's stores come into memory, or all of them go. */
+async function othersBecome(what: 'resident' | 'absent'): Promise<void> {
+  for (const { tenant, storeId: theirs } of others) {
+    if (what === 'absent') library.residents.drop(library.shelves(tenant).principal.tenantId);
+    else await library.shelves(tenant).vectorStores.search(theirs, question('rent'));
+  }
+  await library.residents.settled();
 }
 
 async function othersInsert(): Promise<void> {
@@ -99,17 +124,23 @@ async function othersReembed(): Promise<void> {
   await library.truth('VACUUM ANALYZE');
 }
 
-test(`1,000 hybrid searches answer bit for bit the same after all other tenants inserted, deleted and re-embedded (seed ${seed})`, async () => {
-  const before = await replay(1_000);
+test(`1,000 hybrid searches answer bit for bit the same, from memory and through SQL, after all other tenants inserted, deleted and re-embedded (seed ${seed})`, async () => {
+  const before = await replay(1_000, 'sql');
   const unwalledBefore = await replayUnwalled(60);
   expect(new Set(before).size).toBeGreaterThan(500);
+  await othersBecome('resident');
+  expect(await replay(1_000, 'memory')).toEqual(before);
   await othersInsert();
-  expect(await replay(250)).toEqual(before.slice(0, 250));
+  expect(await replay(250, 'sql')).toEqual(before.slice(0, 250));
+  expect(await replay(250, 'memory')).toEqual(before.slice(0, 250));
   const unwalledAfter = await replayUnwalled(60);
   await othersDelete();
-  expect(await replay(250)).toEqual(before.slice(0, 250));
+  await othersBecome('absent');
+  expect(await replay(250, 'memory')).toEqual(before.slice(0, 250));
+  library.residents.drop(library.shelves('acme').principal.tenantId);
   await othersReembed();
-  expect(await replay(1_000)).toEqual(before);
+  expect(await replay(250, 'sql')).toEqual(before.slice(0, 250));
+  expect(await replay(1_000, 'memory')).toEqual(before);
   // The planted fault: without the walls the statistics are everybody's, and the same replay tells the neighbours' doings.
   expect(unwalledAfter).not.toEqual(unwalledBefore);
-}, 240_000);
+}, 400_000);

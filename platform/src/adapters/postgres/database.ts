@@ -179,6 +179,10 @@ export class TenantDatabase {
     return this.#cipher;
   }
 
+  isOf(principal: Principal): boolean {
+    return principal.tenantId === this.#tenantId;
+  }
+
   /** One snapshot, read-only. */
   read<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
     return this.#database.transaction({ role: 'bulkhead_runtime', readOnly: true, tenantId: this.#tenantId }, work);

@@ -23,13 +23,22 @@ export async function openChunks(cipher: TenantCipher, chunks: readonly SealedCh
   return chunks.map(({ content: _content, ...chunk }, index) => ({ ...chunk, text: texts[index]?.toString('utf8') ?? '' }));
 }
 
-export interface ChunkRow {
+/** What an answer says of the file that a chunk is from. */
+export interface NamedFile {
+  readonly fileId: string;
+  readonly filename: string;
+  readonly attributes: Attributes;
+}
+
+interface TextRow {
   readonly owner_id: string;
-  readonly store_no: number;
+  readonly content: Buffer;
+}
+
+interface ChunkRow extends TextRow {
   readonly file_id: string;
   readonly filename: string;
   readonly attributes: Attributes;
-  readonly content: Buffer;
 }
 
 /** In the transaction that ranked: every place has a row. */
@@ -52,7 +61,12 @@ export async function readRanked(
              FROM app.vector_store_file attached JOIN app.file body ON body.id = attached.file_id
             WHERE attached.store_no = ${store.store_no}::int AND attached.file_no = ranked.file_no OFFSET 0) f
      ORDER BY ranked.place`.execute(db);
-  return sealedChunks(storeId, ranked, rows);
+  assert(rows.length === ranked.length, 'every ranked place has a row');
+  return rows.map((row, index) => {
+    const { file_id: fileId, filename, attributes } = row;
+    const file = { fileId, filename, attributes };
+    return sealedChunk({ storeId, storeNo: store.store_no }, ranked[index] as RankedPlace, { row, file });
+  });
 }
 
 /** A store as its row says just now. */
@@ -65,27 +79,30 @@ export interface StoreHead {
 
 export interface RankedStore {
   readonly storeId: string;
+  readonly storeNo: number;
   /** Of the contents that were ranked. */
   readonly revision: number;
   /** Where its rows may be. */
   readonly shards: readonly number[];
+  /** By number, as they are at that revision. */
+  readonly files: ReadonlyMap<number, NamedFile>;
 }
 
 export interface RankedRead {
   readonly head: StoreHead;
   /** Undefined when the store is another by now than the one that was ranked. */
-  readonly chunks: readonly RetrievedChunk[] | undefined;
+  readonly chunks: readonly SealedChunk[] | undefined;
 }
 
 /** One round trip. Undefined: no such store. */
 export async function readRankedAt(
   database: TenantDatabase,
-  { storeId, revision, shards }: RankedStore,
+  { storeId, storeNo, revision, shards, files }: RankedStore,
   ranked: readonly RankedPlace[],
 ): Promise<RankedRead | undefined> {
   const fileNos = ranked.map((place) => place.fileNo);
   const ordinals = ranked.map((place) => place.ordinal);
-  const rows = await database.call<HeadRow & PlacedRow>('bulkhead_ranked_chunks', [storeId, revision, shards, fileNos, ordinals]);
+  const rows = await database.call<HeadRow & TextRow>('bulkhead_ranked_chunks', [storeId, revision, shards, fileNos, ordinals]);
   const [first] = rows;
   if (first === undefined) return undefined;
   const head = {
@@ -96,7 +113,11 @@ export async function readRankedAt(
   };
   const isSame = head.revision === revision && head.shards.every((shard) => shards.includes(shard));
   if (!isSame) return { head, chunks: undefined };
-  return { head, chunks: await openChunks(database.cipher, sealedChunks(storeId, ranked, ranked.length === 0 ? [] : rows)) };
+  assert(rows.length === Math.max(1, ranked.length), 'every ranked place has a row');
+  const chunks = ranked.map((place, index) =>
+    sealedChunk({ storeId, storeNo }, place, { row: rows[index] as TextRow, file: files.get(place.fileNo) as NamedFile }),
+  );
+  return { head, chunks };
 }
 
 interface HeadRow {
@@ -106,22 +127,13 @@ interface HeadRow {
   readonly expires_after_days: number | null;
 }
 
-type PlacedRow = ChunkRow & { readonly place: string };
-
-function sealedChunks(storeId: string, ranked: readonly RankedPlace[], rows: readonly ChunkRow[]): readonly SealedChunk[] {
-  assert(rows.length === ranked.length, 'every ranked place has a row');
-  return rows.map((row, index) => {
-    const { fileNo, ordinal, score } = ranked[index] as RankedPlace;
-    return {
-      ownerId: row.owner_id,
-      vectorStoreId: storeId,
-      chunkId: `${row.file_id}:${ordinal}`,
-      fileId: row.file_id,
-      filename: row.filename,
-      attributes: row.attributes,
-      ordinal,
-      content: { row: [row.store_no, fileNo, ordinal], record: row.content },
-      score,
-    };
-  });
+function sealedChunk(
+  { storeId, storeNo }: { readonly storeId: string; readonly storeNo: number },
+  { fileNo, ordinal, score }: RankedPlace,
+  { row, file }: { readonly row: TextRow; readonly file: NamedFile },
+): SealedChunk {
+  const { fileId, filename, attributes } = file;
+  const chunkId = `${fileId}:${ordinal}`;
+  const content = { row: [storeNo, fileNo, ordinal], record: row.content };
+  return { ownerId: row.owner_id, vectorStoreId: storeId, chunkId, fileId, filename, attributes, ordinal, content, score };
 }

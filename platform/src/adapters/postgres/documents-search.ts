@@ -7,10 +7,12 @@ import { sql } from 'kysely';
 import { assert } from '../../primitives/assert.ts';
 import { fuse } from '../../rag/hybrid-ranking.ts';
 import type { HybridQuery } from '../../tenancy/capabilities.ts';
-import type { Sql } from './database.ts';
+import type { Sql, TenantDatabase } from './database.ts';
 import { placeColumns } from './documents-contents.ts';
 import { exactArms, type SearchedStore } from './documents-search-arms.ts';
+import { searchResident } from './documents-search-resident.ts';
 import { readRanked, type SealedChunk } from './documents-search-rows.ts';
+import type { TenantResidents } from './resident-partitions.ts';
 
 export interface StoreSearch {
   readonly chunks: readonly SealedChunk[];
@@ -18,8 +20,31 @@ export interface StoreSearch {
   readonly expiresAfterDays: number | undefined;
 }
 
-/** Undefined: no such store. Asserts that the question was embedded for this store's model. In one snapshot. */
-export async function searchStore(db: Sql, storeId: string, query: HybridQuery): Promise<StoreSearch | undefined> {
+export interface SearchPaths {
+  readonly database: TenantDatabase;
+  /** Absent: nothing is kept in memory. */
+  readonly residents?: TenantResidents | undefined;
+}
+
+/** From memory when the store is there, else through SQL. Undefined: no such store. Asserts that the question was embedded for this store's model. */
+export async function searchStore(
+  { database, residents }: SearchPaths,
+  storeId: string,
+  query: HybridQuery,
+): Promise<StoreSearch | undefined> {
+  if (residents !== undefined) {
+    const resident = await searchResident({ database, residents }, storeId, query);
+    if (resident.kind === 'absent') return undefined;
+    if (resident.kind === 'found') return { ...resident.head, chunks: resident.chunks };
+  }
+  query.signal?.throwIfAborted();
+  const found = await database.read((db) => searchThroughSql(db, storeId, query));
+  if (found !== undefined) residents?.keep(storeId);
+  return found;
+}
+
+/** In one snapshot. */
+async function searchThroughSql(db: Sql, storeId: string, query: HybridQuery): Promise<StoreSearch | undefined> {
   const store = await openStore(db, storeId);
   if (store === undefined) return undefined;
   assert(query.embedding.length === store.embedding_dimensions, "the question has the dimension of the store's embeddings");

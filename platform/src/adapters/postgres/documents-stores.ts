@@ -38,10 +38,13 @@ import { readPage } from './documents-page.ts';
 import { type DocumentQuota, returnQuota, takeQuota, takeStoreNumber } from './documents-quota.ts';
 import { searchStore } from './documents-search.ts';
 import { openChunks } from './documents-search-rows.ts';
+import type { TenantResidents } from './resident-partitions.ts';
 import { sealed } from './sealed-columns.ts';
 
 export interface VectorStoreCabinetParts {
   readonly database: TenantDatabase;
+  /** The tenant's stores in memory. */
+  readonly residents?: TenantResidents | undefined;
   readonly principal: Principal;
   readonly ids: IdSource;
   readonly clock: Clock;
@@ -243,8 +246,8 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
   }
 
   async search(storeId: string, query: HybridQuery): Promise<readonly RetrievedChunk[] | undefined> {
-    const { database, clock } = this.#parts;
-    const found = await database.read((db) => searchStore(db, storeId, query));
+    const { database, residents, clock } = this.#parts;
+    const found = await searchStore({ database, residents }, storeId, query);
     if (found === undefined) return undefined;
     const nowMs = clock.nowMs();
     if (isExpired(found, nowMs)) throw storeExpired(storeId);

@@ -61,40 +61,38 @@ function moduleBytes(): number[] {
   const signature = [1, 0x60, 5, i32, i32, i32, i32, i32, 0];
   const memory = [1, ...name('resident'), ...name('memory'), 2, 1, 1, ...unsigned(65_536)];
   const body = [2, 4, i32, 4, v128, ...instructions(), 0x0b];
-  return [
-    ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, signature),
-    ...section(2, memory),
-    ...section(3, [1, 0]),
-    ...section(7, [1, ...name('dots'), 0, 0]),
-    ...section(10, [1, ...unsigned(body.length), ...body]),
-  ];
+  return bytes(
+    [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    section(1, signature),
+    section(2, memory),
+    section(3, [1, 0]),
+    section(7, [1, ...name('dots'), 0, 0]),
+    section(10, [1, ...unsigned(body.length), ...body]),
+  );
 }
 
 /** For every two rows: add up products 8 numbers at a time in two accumulators a row, then their lanes, then store both sums. */
 function instructions(): number[] {
-  return [
-    ...[0x03, blockOfNothing],
-    ...[...get(rows), ...set(first)],
-    ...[...get(rows), ...get(rowBytes), 0x6a, ...set(second)],
-    ...[...get(question), ...set(asked)],
-    ...[...get(question), ...get(rowBytes), 0x6a, ...set(end)],
-    ...sums.flatMap((sum) => [...zero, ...set(sum)]),
-    ...[0x03, blockOfNothing],
-    ...[0, 16, 32, 48].flatMap((offset) => [
+  return bytes(
+    [0x03, blockOfNothing],
+    [...get(rows), ...set(first)],
+    [...get(rows), ...get(rowBytes), 0x6a, ...set(second)],
+    [...get(question), ...set(asked)],
+    [...get(question), ...get(rowBytes), 0x6a, ...set(end)],
+    ...sums.map((sum) => [...zero, ...set(sum)]),
+    [0x03, blockOfNothing],
+    ...[0, 16, 32, 48].map((offset) => [
       ...multiplyAdd(first, offset, sums[(offset / 16) % 2] as number),
       ...multiplyAdd(second, offset, sums[2 + ((offset / 16) % 2)] as number),
     ]),
-    ...[first, second, asked].flatMap((address) => [...get(address), 0x41, ...signed(64), 0x6a, ...set(address)]),
-    ...[...get(asked), ...get(end), 0x49, 0x0d, 0],
-    0x0b,
-    ...storeSum(sums[0], sums[1], 0),
-    ...storeSum(sums[2], sums[3], 4),
-    ...[...get(out), 0x41, ...signed(8), 0x6a, ...set(out)],
-    ...[...get(second), ...set(rows)],
-    ...[...get(count), 0x41, ...signed(2), 0x6b, 0x22, count, 0x41, 0, 0x4a, 0x0d, 0],
-    0x0b,
-  ];
+    ...[first, second, asked].map((address) => [...get(address), 0x41, ...signed(64), 0x6a, ...set(address)]),
+    [...get(asked), ...get(end), 0x49, 0x0d, 0, 0x0b],
+    storeSum(sums[0], sums[1], 0),
+    storeSum(sums[2], sums[3], 4),
+    [...get(out), 0x41, ...signed(8), 0x6a, ...set(out)],
+    [...get(second), ...set(rows)],
+    [...get(count), 0x41, ...signed(2), 0x6b, 0x22, count, 0x41, 0, 0x4a, 0x0d, 0, 0x0b],
+  );
 }
 
 const zero = [0xfd, 0x0c, ...Array.from({ length: 16 }, () => 0)];
@@ -108,12 +106,16 @@ function multiplyAdd(row: number, offset: number, sum: number): number[] {
 /** Adds two accumulators and then their four lanes, and stores the sum at `out + offset`. */
 function storeSum(left: number, right: number, offset: number): number[] {
   const lane = (index: number) => [...get(left), 0xfd, 0x1f, index];
-  return [
-    ...[...get(left), ...get(right), 0xfd, 0xe4, 0x01, ...set(left)],
-    ...get(out),
-    ...[...lane(0), ...lane(1), 0x92, ...lane(2), ...lane(3), 0x92, 0x92],
-    ...[0x38, 2, offset],
-  ];
+  return bytes(
+    [...get(left), ...get(right), 0xfd, 0xe4, 0x01, ...set(left)],
+    get(out),
+    [...lane(0), ...lane(1), 0x92, ...lane(2), ...lane(3), 0x92, 0x92],
+    [0x38, 2, offset],
+  );
+}
+
+function bytes(...parts: readonly (readonly number[])[]): number[] {
+  return parts.flat();
 }
 
 function get(local: number): number[] {
