@@ -15,6 +15,10 @@ export interface Secrets {
   readonly cacheSalt: Buffer;
   /** Encrypts the URLs of databases that operators give by the admin API. */
   readonly siloUrls: Buffer;
+  /** Seed of the key that signs receipts, archives and audit reports. */
+  readonly documentSigning: Buffer;
+  /** Makes and recognises canary tokens. */
+  readonly canary: Buffer;
   /** Admin token of demo mode; elsewhere it is configured. */
   readonly demoAdminToken: string;
 }
@@ -27,6 +31,8 @@ export function openSecrets(dataDir: string, configured: string | undefined): Se
     jobEnvelope: derive('job-envelope-1'),
     cacheSalt: derive('cache-salt-1'),
     siloUrls: derive('silo-urls-1'),
+    documentSigning: derive('document-signing-1'),
+    canary: derive('canary-1'),
     demoAdminToken: `bha_${derive('demo-admin-token-1').toString('base64url')}`,
   };
 }
