@@ -28,8 +28,8 @@ interface Group {
 }
 
 /** Rows copied in one transaction: of files by their ordinals (a vector, a text and some hundred words each), of others, which may be parts of a file's body. */
-const ordinalsAtOnce = 64;
-const rowsAtOnce = 16;
+export const ordinalsAtOnce = 64;
+export const rowsAtOnce = 16;
 const namesAtOnce = 500;
 
 /** One pass. Returns how many rows, or files of rows, differed; 0 means that everything was equal when it was looked at. */
@@ -130,14 +130,16 @@ async function remove(database: TenantDatabase, table: TenantTable, groups: read
   }
 }
 
-type Row = Readonly<Record<string, string | null>>;
+/** Column `c<index>` -> its text. */
+export type Row = Readonly<Record<string, string | null>>;
 
 async function selectRows(db: Sql, table: TenantTable, condition: ReturnType<typeof sql>): Promise<readonly Row[]> {
   const columns = sql.raw(table.columns.map(({ name }, index) => `t.${quoted(name)}::text AS c${index}`).join(', '));
   return (await sql<Row>`SELECT ${columns} FROM ${tableOf(table)} t WHERE ${condition}`.execute(db)).rows;
 }
 
-async function insertRows(database: TenantDatabase, table: TenantTable, rows: readonly Row[]): Promise<void> {
+/** As the tenant, in one transaction. */
+export async function insertRows(database: TenantDatabase, table: TenantTable, rows: readonly Row[]): Promise<void> {
   if (rows.length === 0) return;
   const place = table.isSharded ? [['shard_id', shardOf(table)] as const] : [];
   const fields = [...table.columns.map(({ name, type }, index) => [quoted(name), `c${index}::${type}`] as const), ...place];

@@ -23,6 +23,9 @@ export interface TenantTable {
 /** The ledger stays with the operator: it is the bill. Where a tenant lives is said by each database for itself. */
 const staying = ['usage_event', 'residence'];
 
+/** Keys of a tenant at rest are worth nothing elsewhere: what they seal leaves opened, and is sealed anew where it comes in. */
+export const keysStaying: ReadonlySet<string> = new Set(['data_key', 'plain_rows']);
+
 interface TableRow {
   readonly name: string;
   readonly columns: TenantTable['columns'] | null;
@@ -66,8 +69,15 @@ const catalogueQuery = `
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
   WHERE n.nspname = 'app' AND c.relkind IN ('r', 'p') AND NOT c.relispartition`;
 
-function parentsFirst(rows: readonly TableRow[]): readonly TableRow[] {
-  const ordered: TableRow[] = [];
+export interface OrderedTable {
+  readonly name: string;
+  readonly parents: readonly string[] | null;
+  readonly is_sharded?: boolean;
+}
+
+/** Throws when tables refer to each other in a circle. */
+export function parentsFirst<Row extends OrderedTable>(rows: readonly Row[]): readonly Row[] {
+  const ordered: Row[] = [];
   const names = new Set(rows.map((row) => row.name));
   let left = rows;
   while (left.length > 0) {
@@ -81,6 +91,6 @@ function parentsFirst(rows: readonly TableRow[]): readonly TableRow[] {
 }
 
 /** The store of a row says in which shard it goes, also where no key refers to it. */
-function parentsOf({ parents, is_sharded: isSharded }: TableRow): readonly string[] {
-  return [...(parents ?? []), ...(isSharded ? ['vector_store'] : [])];
+function parentsOf({ parents, is_sharded: isSharded }: OrderedTable): readonly string[] {
+  return [...(parents ?? []), ...(isSharded === true ? ['vector_store'] : [])];
 }
