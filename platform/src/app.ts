@@ -9,15 +9,17 @@ import { MemoryLimitStore } from './adapters/memory/limit-store.ts';
 import type { Database } from './adapters/postgres/database.ts';
 import { refuseOtherEmbedding } from './adapters/postgres/embedding-setting.ts';
 import { admitMasterKeys } from './adapters/postgres/master-keys.ts';
+import { PostgresTableUpkeep } from './adapters/postgres/table-upkeep.ts';
 import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts';
 import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
 import { createAdmission } from './admission/admit.ts';
 import { createOutputEstimates } from './admission/estimate.ts';
 import { openKeyRing } from './app/at-rest.ts';
-import { cutOffRefused } from './app/cut-off.ts';
+import { type CutOffParts, cutOffRefused } from './app/cut-off.ts';
 import { openDatabase, refuseUnsafe } from './app/database.ts';
 import { openDocuments } from './app/documents.ts';
 import { openIdentity } from './app/identity.ts';
+import { journalSurface, type Lifecycle, openLifecycle } from './app/lifecycle.ts';
 import { embeddingOf, modelsOf, openPriceBook, openProviders, retrievalWeightsOf } from './app/models.ts';
 import { openSecrets } from './app/secrets.ts';
 import { openSilos, settle } from './app/silos.ts';
@@ -27,6 +29,7 @@ import type { LoadedConfig } from './config/load.ts';
 import type { Config } from './config/schema.ts';
 import { createGateway, type InjectedAnswer, type InjectedRequest } from './gateway/server.ts';
 import { createInference } from './inference/deployments.ts';
+import { runDatabaseUpkeep } from './jobs/database-upkeep.ts';
 import { runLedgerFlush } from './jobs/ledger-flush.ts';
 import { createMeter } from './metering/meter.ts';
 import type { PriceBook } from './metering/price-book.ts';
@@ -77,7 +80,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   await admitMasterKeys(database, keyRing.masters, logger);
   await refuseOtherEmbedding(database, embeddingOf(config));
   const directory = new PostgresTenantDirectory(database, clock);
-  await createTenants(config, directory, mintOperatorScope('configuration'));
+  await createTenants({ config, logger }, directory, mintOperatorScope('configuration'));
   const silos = stack.use(
     await openSilos({ config, shared: database, keyRing, directory, inspect: refuseUnsafe, urlKey: secrets.siloUrls, clock, logger }),
   );
@@ -89,20 +92,12 @@ export async function openApp(options: AppOptions): Promise<App> {
   const path = openInferencePath(stack, { config, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt });
 
   onStep('identity, documents');
-  const documents = openDocuments({
-    config,
-    database,
-    homes,
-    clock,
-    ids,
-    logger,
-    secrets,
-    path: { ...path, ids },
-    directory,
-    embedding: embeddingOf(config),
-  });
+  const common = { config, directory, secrets, clock, ids, logger };
+  const documents = openDocuments({ ...common, database, homes, path: { ...path, ids }, embedding: embeddingOf(config) });
   const identity = stack.use(await openIdentity({ loaded, directory, data: documents.data, secrets, clock, logger }));
   stack.use(documents.start());
+  const beside = [journalSurface(journal)];
+  const lifecycle = stack.use(await openLifecycle({ ...common, shared: database, silos, documents, surfaces: beside }));
   const retrieval = createRetrievalPath({ ...path, embeddingModel: config.embedding.model, weights: retrievalWeightsOf(config), logger });
   const usage = new PostgresOperatorUsage(database);
   const edge = identity.edge(adminToken);
@@ -114,6 +109,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     identity,
     directory,
     moves,
+    lifecycle,
     settle: (tenantId) => settle({ directory, logger }, moves, tenantId),
     giveDatabase: (tenantId, given) => silos.give(tenantId, given),
     usage,
@@ -124,9 +120,8 @@ export async function openApp(options: AppOptions): Promise<App> {
   });
   const gateway = createGateway({ routes, authenticate: edge, bounds: config.bounds, clock, ids, logger, metrics });
   stack.use(gateway);
-  stack.use(cutOffRefused({ identity, gateway, directory, logger }));
   const address = options.listen ? await gateway.listen(config.server) : undefined;
-  warmUp(stack);
+  startBehind(stack, { config, database, identity, gateway, directory, lifecycle, logger });
 
   const opened = stack.move();
   return {
@@ -197,6 +192,29 @@ function warmUp(stack: AsyncDisposableStack): void {
 function startLedgerFlush(stack: AsyncDisposableStack, parts: Parameters<typeof runLedgerFlush>[0]): void {
   const stop = new AbortController();
   const running = runLedgerFlush(parts, stop.signal);
+  stack.defer(async () => {
+    stop.abort();
+    await running;
+  });
+}
+
+interface BehindParts extends CutOffParts {
+  readonly config: Config;
+  readonly database: Database;
+  readonly lifecycle: Lifecycle;
+}
+
+/** What runs beside the requests. */
+function startBehind(stack: AsyncDisposableStack, parts: BehindParts): void {
+  const { config, database, gateway, lifecycle, logger } = parts;
+  stack.use(cutOffRefused(parts));
+  warmUp(stack);
+  lifecycle.erasures.resume(mintOperatorScope('job:erasure'));
+  // A server has autovacuum.
+  if (config.database.url !== undefined) return;
+  const stop = new AbortController();
+  const openExchanges = () => gateway.openExchanges();
+  const running = runDatabaseUpkeep({ upkeep: new PostgresTableUpkeep(database), openExchanges, logger }, stop.signal);
   stack.defer(async () => {
     stop.abort();
     await running;

@@ -133,6 +133,7 @@ async function updateTenant(parts: TenantRouteParts, exchange: Exchange): Promis
 
 async function changeState(parts: TenantRouteParts, exchange: Exchange, state: 'active' | 'suspended'): Promise<JsonAnswer> {
   const tenant = await requireTenant(parts, exchange);
+  refuseDeleting(tenant);
   const changed = await parts.registry.update(parts.operator, tenant.id, { state });
   return ok(tenantShape(changed ?? tenant));
 }
@@ -140,6 +141,7 @@ async function changeState(parts: TenantRouteParts, exchange: Exchange, state: '
 async function createKey(parts: TenantRouteParts, exchange: Exchange): Promise<JsonAnswer> {
   const body = validateBody(newKeySchema, exchange.body);
   const tenant = await requireTenant(parts, exchange);
+  refuseDeleting(tenant);
   const expiresAtMs = body.expires_in_seconds === undefined ? undefined : parts.nowMs() + body.expires_in_seconds * 1_000;
   const issued = parts.keys.issue({
     tenantId: tenant.id,
@@ -179,6 +181,11 @@ async function requireTenant(parts: TenantRouteParts, exchange: Exchange): Promi
   const tenant = id === undefined ? undefined : await parts.registry.find(id);
   if (tenant === undefined) throw new BulkheadError('not_found', `there is no tenant ${quoteInput(text)}`);
   return tenant;
+}
+
+/** What is being erased is neither brought back nor given keys. */
+function refuseDeleting({ state }: Tenant): void {
+  if (state === 'deleting') throw new BulkheadError('not_ready', 'This tenant is being erased.');
 }
 
 function requireTier(parts: TenantRouteParts, tier: string): string {

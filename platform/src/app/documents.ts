@@ -16,6 +16,7 @@ import { JobEnvelopes } from '../jobs/job-envelope.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
 import type { Embedder } from '../rag/embed-texts.ts';
+import type { IngestionShelf } from '../rag/ingest.ts';
 import type { SealJob } from '../rag/job-queue.ts';
 import { DocumentReader } from '../rag/parse/document-reader.ts';
 import type { InferenceParts } from '../request-path/serve-inference.ts';
@@ -44,6 +45,7 @@ export interface Documents {
   /** Stores in memory. Whoever suspends, moves or erases a tenant may drop its own, to free them at once. */
   readonly residents: ResidentPartitions;
   readonly data: TenantDataSource;
+  readonly shelfOf: (principal: Principal) => IngestionShelf;
   /** Starts ingesting; dispose of what it returns to stop. */
   start(): AsyncDisposable;
 }
@@ -55,10 +57,11 @@ export function openDocuments(parts: DocumentParts): Documents {
   const residents = new ResidentPartitions({ bounds: config.bounds, clock, logger });
   parts.path.metrics.watchResidents(() => residents.figures());
   const data = dataSource(parts, { envelopes, residents }, () => worker.wake());
+  const shelfOf = (principal: Principal) => new PostgresIngestionShelf(homes.forTenant(principal));
   const worker = new IngestionWorker({
     queue: new PostgresJobQueue(database.forDirectory(), clock, config.bounds.ingestionJobsPerTenantMax),
     envelopes,
-    shelfOf: (principal) => new PostgresIngestionShelf(homes.forTenant(principal)),
+    shelfOf,
     filesOf: (principal) => data.bind(principal).files,
     storesOf: (principal) => data.bind(principal).vectorStores,
     ownsQueue: config.database.url === undefined,
@@ -71,6 +74,7 @@ export function openDocuments(parts: DocumentParts): Documents {
   return {
     data,
     residents,
+    shelfOf,
     start() {
       worker.start();
       return {

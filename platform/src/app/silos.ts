@@ -26,6 +26,9 @@ export interface Silos extends AsyncDisposable {
   readonly moves: TenantMoves;
   /** Where the next database of the tenant is, if not where we make it. */
   give(tenantId: TenantId, given: GivenUrl | undefined): Promise<void>;
+  readonly source: SiloSource;
+  readonly silos: OpenSilos;
+  readonly register: SiloRegister;
 }
 
 export interface SiloParts {
@@ -63,7 +66,8 @@ export async function openSilos(parts: SiloParts): Promise<Silos> {
   forwardLeftJobs(stack, homes, logger);
   if (config.database.url === undefined) prepareLater(stack, source, { afterMs: config.bounds.siloTemplateAfterMs, logger });
   const opened = stack.move();
-  return { homes, moves, give: (tenantId, given) => urls.keep(tenantId, given), [Symbol.asyncDispose]: () => opened.disposeAsync() };
+  const give: Silos['give'] = (tenantId, given) => urls.keep(tenantId, given);
+  return { homes, moves, source, silos, register, give, [Symbol.asyncDispose]: () => opened.disposeAsync() };
 }
 
 /** Makes the database of a tenant that was created siloed. When that fails the tenant is suspended: it must not live among the others meanwhile. */

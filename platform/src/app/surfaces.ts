@@ -1,5 +1,7 @@
 /** The route table: data plane, control plane, operations. */
 import type { IncomingHttpHeaders } from 'node:http';
+import { erasureRoutes } from '../admin/erasure-routes.ts';
+import { exportRoutes } from '../admin/export-routes.ts';
 import type { GiveDatabase } from '../admin/given-database.ts';
 import { moveRoutes } from '../admin/move-routes.ts';
 import { statusRoutes } from '../admin/status-routes.ts';
@@ -20,6 +22,7 @@ import type { RetrievalPath } from '../request-path/serve-retrieval.ts';
 import { mintOperatorScope } from '../tenancy/mint-operator-scope.ts';
 import type { TenantRegistry } from '../tenancy/tenant-directory.ts';
 import type { Identity } from './identity.ts';
+import type { Lifecycle } from './lifecycle.ts';
 
 export interface SurfaceParts {
   readonly path: InferenceParts;
@@ -29,6 +32,7 @@ export interface SurfaceParts {
   readonly identity: Identity;
   readonly directory: TenantRegistry;
   readonly moves: TenantMoves;
+  readonly lifecycle: Pick<Lifecycle, 'erasures' | 'exports' | 'signer'>;
   readonly settle: (tenantId: TenantId) => Promise<void>;
   readonly giveDatabase: GiveDatabase;
   readonly usage: OperatorUsage;
@@ -59,6 +63,8 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
       nowMs,
     }),
     ...moveRoutes({ operator, registry: directory, moves, giveDatabase: parts.giveDatabase }),
+    ...exportRoutes({ operator, registry: directory, exports: parts.lifecycle.exports }),
+    ...erasureRoutes({ operator, registry: directory, erasures: parts.lifecycle.erasures, signingKey: parts.lifecycle.signer }),
   ];
   return [
     ...inferenceRoutes(path),

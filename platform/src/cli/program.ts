@@ -4,6 +4,7 @@ import { ConfigError } from '../config/load.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { CommandError } from './command-error.ts';
 import { doctorCommand } from './doctor.ts';
+import { verifyReceiptCommand } from './erasure.ts';
 import { keyCommand } from './key.ts';
 import { migrateCommand } from './migrate.ts';
 import { serveCommand } from './serve.ts';
@@ -20,7 +21,16 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     .option('-c, --config <file>', 'configuration file (default: bulkhead.yaml, or $BULKHEAD_CONFIG)')
     .exitOverride()
     .showHelpAfterError('(add --help for the options and an example)');
-  for (const command of [serveCommand, tenantCommand, keyCommand, tokenCommand, usageCommand, doctorCommand, migrateCommand]) {
+  for (const command of [
+    serveCommand,
+    tenantCommand,
+    keyCommand,
+    tokenCommand,
+    usageCommand,
+    doctorCommand,
+    migrateCommand,
+    verifyReceiptCommand,
+  ]) {
     program.addCommand(command());
   }
   try {

@@ -1,22 +1,28 @@
-/** `bulkhead tenant create|list|suspend|resume`. */
+/** `bulkhead tenant create|list|move|suspend|resume|export|import|erase|receipts`. */
 
 import { setTimeout as wait } from 'node:timers/promises';
 import { Command } from 'commander';
 import { openAdminClient } from './admin-client.ts';
 import { CommandError } from './command-error.ts';
+import { eraseCommand, receiptsCommand } from './erasure.ts';
 import { type OutputOptions, print, table, withOutput } from './output.ts';
+import { exportCommand, importCommand } from './tenant-archive.ts';
 
 type TenantRow = { readonly id: string; readonly name: string; readonly tier: string; readonly state: string; readonly isolation: string };
 
 export function tenantCommand(): Command {
   const tenant = new Command('tenant')
-    .description('Create, list, suspend and resume tenants.')
+    .description('Create, list, move, suspend, resume, export, import and erase tenants.')
     .addHelpText('after', '\nExample:\n  $ bulkhead tenant create acme --tier pro\n');
   tenant.addCommand(createCommand());
   tenant.addCommand(listCommand());
   tenant.addCommand(moveCommand());
   tenant.addCommand(stateCommand('suspend', 'Refuse a tenant: its calls answer 403 within 5 seconds.'));
   tenant.addCommand(stateCommand('resume', 'Admit a suspended tenant again.'));
+  tenant.addCommand(exportCommand());
+  tenant.addCommand(importCommand());
+  tenant.addCommand(eraseCommand());
+  tenant.addCommand(receiptsCommand());
   return tenant;
 }
 

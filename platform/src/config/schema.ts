@@ -166,6 +166,10 @@ const bounds = z.strictObject({
   siloTemplateAfterMs: positiveInt.default(15_000),
   /** A tenant's own database is closed after this long without a request. */
   siloIdleMs: positiveInt.default(60_000),
+  /** An archive of a tenant that is imported. */
+  archiveBytesMax: positiveInt.default(10 * 1_024 * 1_024 * 1_024),
+  /** How long one table may take to be written anew on a server, while a tenant is erased; it is locked meanwhile. */
+  tableRewriteMaxMs: positiveInt.default(600_000),
   /** How long a write waits for the end of its tenant's move. */
   tenantMoveWaitMaxMs: positiveInt.default(10_000),
   /** Unwrapped data keys of tenants in memory, about 1 KB each; and for how long before the master key is asked again. */

@@ -51,6 +51,7 @@ export const errorCatalogue = {
   unsupported_parameter: invalid(400),
   tenant_not_selectable: invalid(400),
   invalid_multipart: invalid(400),
+  invalid_archive: invalid(400),
   invalid_cursor: invalid(400),
   invalid_filter: invalid(400),
   idempotency_mismatch: invalid(422),
@@ -73,6 +74,7 @@ export const errorCatalogue = {
   model_not_found: invalid(404),
   already_exists: invalid(422),
   not_ready: invalid(400),
+  erasure_incomplete: { status: 500, type: 'server_error', shouldRetry: false },
   vector_store_expired: invalid(400),
   quota_exceeded: invalid(403),
   // Admission and queue

@@ -25,10 +25,11 @@ let shelf: DirectoryArchiveShelf;
 let store = '';
 
 function importerWith(onMember?: (name: string) => void | Promise<void>): PostgresTenantImporter {
-  const { shared } = world.silo;
+  const { shared, homes } = world.silo;
   const owner = new OwnerDatabase(operator, shared, engine);
   return new PostgresTenantImporter({
     shared,
+    homes,
     owner,
     clock: systemClock,
     logger: silentLogger,

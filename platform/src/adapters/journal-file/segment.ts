@@ -1,4 +1,4 @@
-import { closeSync, ftruncateSync, openSync, readdirSync, writeSync } from 'node:fs';
+import { closeSync, createReadStream, ftruncateSync, openSync, readdirSync, writeSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
 
@@ -125,4 +125,21 @@ export async function countLines(path: string, from: number): Promise<number> {
   } finally {
     await file.close();
   }
+}
+
+/** How often `mark` is in a file; 0 when it was deleted meanwhile. */
+export async function countMarks(path: string, mark: Buffer): Promise<number> {
+  let count = 0;
+  let rest: Buffer = Buffer.alloc(0);
+  try {
+    for await (const chunk of createReadStream(path, { highWaterMark: lineBytesMax })) {
+      const block = Buffer.concat([rest, chunk as Buffer]);
+      for (let at = block.indexOf(mark); at >= 0; at = block.indexOf(mark, at + mark.length)) count++;
+      // Shorter than the mark, so that none is counted twice.
+      rest = block.subarray(Math.max(0, block.length - mark.length + 1));
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+  return count;
 }

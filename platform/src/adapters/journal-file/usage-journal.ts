@@ -8,19 +8,21 @@
  *
  * One process writes a directory; a second one fails on the exclusive creation of its segment.
  */
-import { appendFileSync, mkdirSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, readdirSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
 import type { UsageEvent } from '../../metering/usage-event.ts';
 import type { UsageJournal, UsageLedger } from '../../metering/usage-journal.ts';
 import { assert } from '../../primitives/assert.ts';
+import type { TenantId } from '../../primitives/ids.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import { type Checkpoint, CheckpointFile } from './checkpoint.ts';
 import { decodeLine, encodeLine } from './line.ts';
 import { RecentEvents } from './recent-events.ts';
 import {
   countLines,
+  countMarks,
   lineBytesMax,
   readLines,
   type SealedSegment,
@@ -144,6 +146,22 @@ export class FileUsageJournal implements UsageJournal {
     const flushed = this.#lastFlush.then(() => this.#deliverBacklog());
     this.#lastFlush = flushed.catch(() => {});
     return flushed;
+  }
+
+  /** Delivers everything and deletes every segment there is now. What could not be read is kept for a person, and `linesOf` counts it. */
+  async empty(): Promise<void> {
+    this.#sealActive();
+    await this.flush();
+  }
+
+  /** Lines of one tenant on the disk, delivered or not, whole or damaged. Reads every file of the journal. */
+  async linesOf(tenantId: TenantId): Promise<number> {
+    const mark = Buffer.from(`"tenantId":${JSON.stringify(tenantId)}`);
+    let count = 0;
+    for (const name of readdirSync(this.#directory).filter((file) => file.endsWith('.log'))) {
+      count += await countMarks(join(this.#directory, name), mark);
+    }
+    return count;
   }
 
   /** Waits for a flush under way and closes. Delivers nothing more: the next process finds the rest. */

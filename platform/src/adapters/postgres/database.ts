@@ -35,7 +35,7 @@ export interface DatabaseOptions {
   readonly keyRing?: KeyRing;
 }
 
-type Role = 'bulkhead_runtime' | 'bulkhead_control' | 'bulkhead_ledger';
+type Role = 'bulkhead_runtime' | 'bulkhead_control' | 'bulkhead_ledger' | 'bulkhead_owner';
 
 /** Runs transactions: one database, or whichever of several a tenant lives in. */
 export interface TransactionHost {

@@ -96,6 +96,11 @@ export class ResidentPartitions implements AsyncDisposable {
     for (const entry of this.#entries.values()) if (entry.tenantId === tenantId) this.#forget(entry);
   }
 
+  /** Stores of a tenant in memory. */
+  heldOf(tenantId: TenantId): number {
+    return [...this.#entries.values()].filter((entry) => entry.tenantId === tenantId).length;
+  }
+
   /** Ends the thread with everything it holds; what is searched next is read again. */
   async clear(): Promise<void> {
     await this.#thread.end();

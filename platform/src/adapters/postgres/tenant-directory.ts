@@ -92,7 +92,7 @@ export class PostgresTenantDirectory implements TenantRegistry {
       if (changes.state === 'deleting') await sql`DELETE FROM control.job WHERE tenant_id = ${tenantId}`.execute(db);
       const { rows } = await sql<TenantRow>`
         UPDATE control.tenant SET name = coalesce(${changes.name ?? null}, name), tier = coalesce(${changes.tier ?? null}, tier),
-          state = coalesce(${changes.state ?? null}, state), overrides = coalesce(${overrides}::jsonb, overrides)
+          state = CASE WHEN state = 'deleting' THEN state ELSE coalesce(${changes.state ?? null}, state) END, overrides = coalesce(${overrides}::jsonb, overrides)
         WHERE id = ${tenantId} AND erased_at_ms IS NULL RETURNING *`.execute(db);
       if (rows.length > 0) await this.#append(db, 'tenant', tenantId);
       return rows[0];

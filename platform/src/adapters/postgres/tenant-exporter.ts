@@ -4,6 +4,7 @@
  * checked at the end.
  */
 import { sql } from 'kysely';
+import type { TenantCipher } from '../../encryption/tenant-cipher.ts';
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
 import { assert } from '../../primitives/assert.ts';
 import { OperatorScope } from '../../tenancy/operator-scope.ts';
@@ -11,6 +12,7 @@ import type { Principal } from '../../tenancy/principal.ts';
 import type { ArchiveSink, TenantExporter } from '../../tenancy/tenant-archive.ts';
 import type { TenantDirectory } from '../../tenancy/tenant-directory.ts';
 import type { Database, Sql, TenantDatabase } from './database.ts';
+import { openRows, type TextRow } from './sealed-rows.ts';
 import { ordinalsAtOnce, rowsAtOnce } from './tenant-copy.ts';
 import type { TenantHomes } from './tenant-homes.ts';
 import { keysStaying, type TenantTable, tenantTables } from './tenant-tables.ts';
@@ -27,6 +29,8 @@ type Query = <T>(work: (db: Sql) => Promise<T>) => Promise<T>;
 
 interface Export {
   readonly query: Query;
+  /** Opens what is sealed at rest. */
+  readonly cipher: TenantCipher;
   readonly sink: ArchiveSink;
   readonly signal: AbortSignal;
 }
@@ -46,14 +50,17 @@ export class PostgresTenantExporter implements TenantExporter {
     const tables = (await tenantTables(shared)).filter(({ name }) => !keysStaying.has(name));
     const home = homes.forTenant(tenant);
     const rows: Record<string, number> = {};
+    const { cipher } = home;
+    // In a transaction it would begin another.
+    await cipher.ready();
     const writeTables = async (query: Query) => {
-      for (const table of tables) rows[table.name] = await writeTable({ query, sink, signal }, table);
+      for (const table of tables) rows[table.name] = await writeTable({ query, cipher, sink, signal }, table);
     };
     if (engine === 'server') await home.read((db) => writeTables((work) => work(db)));
     else await this.#exportSuspended(tenant, home, writeTables, tables);
     // The ledger is in the shared database, wherever the tenant lives.
     const ledger = shared.forTenant(tenant);
-    rows[usageTable.name] = await writeTable({ query: (work) => ledger.read(work), sink, signal }, usageTable);
+    rows[usageTable.name] = await writeTable({ query: (work) => ledger.read(work), cipher, sink, signal }, usageTable);
     return rows;
   }
 
@@ -124,9 +131,7 @@ async function stateOf(db: Sql, tables: readonly TenantTable[]): Promise<string>
   return `${counts.join(' ')} ${rows[0]?.revisions}`;
 }
 
-type Row = readonly (string | null)[];
-
-async function writeTable({ query, sink, signal }: Export, table: TenantTable): Promise<number> {
+async function writeTable({ query, cipher, sink, signal }: Export, table: TenantTable): Promise<number> {
   const head = JSON.stringify({ table: table.name, columns: table.columns.map(({ name }) => name) });
   let lines = [head];
   let bytes = 0;
@@ -140,7 +145,7 @@ async function writeTable({ query, sink, signal }: Export, table: TenantTable): 
   const pages = table.isPerFile ? pagesOfFiles(query, table) : pagesByKey(query, table);
   for await (const rows of pages) {
     signal.throwIfAborted();
-    for (const row of rows) {
+    for (const row of await openRows(cipher, table, rows)) {
       const line = JSON.stringify(row);
       lines.push(line);
       bytes += line.length;
@@ -152,11 +157,11 @@ async function writeTable({ query, sink, signal }: Export, table: TenantTable): 
   return count;
 }
 
-async function* pagesByKey(query: Query, table: TenantTable): AsyncGenerator<readonly Row[]> {
+async function* pagesByKey(query: Query, table: TenantTable): AsyncGenerator<readonly TextRow[]> {
   const types = table.key.map((name) => table.columns.find((column) => column.name === name)?.type ?? 'text');
   const key = sql.raw(table.key.map((name) => `t.${quoted(name)}`).join(', '));
   const places = table.key.map((name) => table.columns.findIndex((column) => column.name === name));
-  let after: Row | undefined;
+  let after: TextRow | undefined;
   for (;;) {
     const last = after;
     const from =
@@ -172,7 +177,7 @@ async function* pagesByKey(query: Query, table: TenantTable): AsyncGenerator<rea
 }
 
 /** In the order of their files, so that what belongs together is read together; one of these tables has no key. */
-async function* pagesOfFiles(query: Query, table: TenantTable): AsyncGenerator<readonly Row[]> {
+async function* pagesOfFiles(query: Query, table: TenantTable): AsyncGenerator<readonly TextRow[]> {
   const { rows: files } = await query((db) =>
     sql<{ readonly store_no: number; readonly file_no: number; readonly last: number }>`
       SELECT store_no, file_no, max(ordinal)::int AS last FROM ${sql.table(`app.${table.name}`)} GROUP BY 1, 2 ORDER BY 1, 2`.execute(db),
@@ -190,7 +195,7 @@ async function* pagesOfFiles(query: Query, table: TenantTable): AsyncGenerator<r
   }
 }
 
-async function select(db: Sql, table: TenantTable, condition: ReturnType<typeof sql>): Promise<readonly Row[]> {
+async function select(db: Sql, table: TenantTable, condition: ReturnType<typeof sql>): Promise<readonly TextRow[]> {
   const columns = sql.raw(table.columns.map(({ name }, index) => `t.${quoted(name)}::text AS c${index}`).join(', '));
   const { rows } = await sql<Readonly<Record<string, string | null>>>`
     SELECT ${columns} FROM ${sql.table(`app.${table.name}`)} t WHERE ${condition}`.execute(db);

@@ -15,11 +15,14 @@ import type { Database } from './database.ts';
 import { DatabaseStatementError } from './database-error.ts';
 import { countRowsOf, deleteRowsOf, erasedTables } from './erasure-surfaces.ts';
 import type { OwnerDatabase } from './owner-database.ts';
+import { sealRows, type TextRow } from './sealed-rows.ts';
 import { insertRows, ordinalsAtOnce, type Row, rowsAtOnce } from './tenant-copy.ts';
+import type { TenantHomes } from './tenant-homes.ts';
 import { keysStaying, type TenantTable, tenantTables } from './tenant-tables.ts';
 
 export interface TenantImporterParts {
   readonly shared: Database;
+  readonly homes: TenantHomes;
   /** Removes what a failed import left, also where tenants cannot. Undefined: the configuration names no owner, and nothing can be imported. */
   readonly owner: OwnerDatabase | undefined;
   readonly clock: Clock;
@@ -55,6 +58,7 @@ export class PostgresTenantImporter implements TenantImporter {
       await this.#admit(tenant.tenantId);
     } catch (error) {
       await this.#remove(owner, tenant.tenantId);
+      this.#parts.homes.forTenant(tenant).cipher.forget();
       throw error;
     }
   }
@@ -100,9 +104,9 @@ export class PostgresTenantImporter implements TenantImporter {
   }
 
   async #insert(tenant: Principal, { source, signal }: { readonly source: ArchiveSource; readonly signal: AbortSignal }): Promise<void> {
-    const { shared, onMember } = this.#parts;
+    const { shared, homes, onMember } = this.#parts;
     const tables = new Map((await tenantTables(shared)).filter(({ name }) => !keysStaying.has(name)).map((table) => [table.name, table]));
-    const database = shared.forTenant(tenant);
+    const database = homes.forTenant(tenant);
     for await (const { name, body } of source.members()) {
       signal.throwIfAborted();
       await onMember?.(name);
@@ -112,10 +116,11 @@ export class PostgresTenantImporter implements TenantImporter {
       if (part.table === 'usage_event') continue;
       const table = tables.get(part.table);
       if (table === undefined) throw invalid(`this version has no table ${quoteInput(part.table)}`);
-      const rows = part.rows.map((row) => rowOf(table, part.columns, row));
+      const rows = part.rows.map((row) => inOrder(table, part.columns, row));
       const atOnce = table.isPerFile ? ordinalsAtOnce : rowsAtOnce;
       for (let index = 0; index < rows.length; index += atOnce) {
-        await insertRows(database, table, rows.slice(index, index + atOnce));
+        const sealed = await sealRows(database.cipher, table, rows.slice(index, index + atOnce));
+        await insertRows(database, table, sealed.map(named));
       }
     }
   }
@@ -167,7 +172,7 @@ export class PostgresTenantImporter implements TenantImporter {
 interface Part {
   readonly table: string;
   readonly columns: readonly string[];
-  readonly rows: readonly (readonly (string | null)[])[];
+  readonly rows: readonly TextRow[];
 }
 
 /** The signature vouches for the content, not for its shape: it may be of another version. */
@@ -184,14 +189,17 @@ function readPart(name: string, body: Uint8Array): Part {
   throw invalid(`${quoteInput(name)} is not rows of a table`);
 }
 
-function rowOf(table: TenantTable, columns: readonly string[], row: readonly (string | null)[]): Row {
+function inOrder(table: TenantTable, columns: readonly string[], row: TextRow): TextRow {
   if (columns.length !== table.columns.length) throw invalid(`the table ${table.name} has other columns here`);
-  const entries = table.columns.map(({ name }, index) => {
+  return table.columns.map(({ name }) => {
     const at = columns.indexOf(name);
     if (at < 0) throw invalid(`the table ${table.name} has other columns here`);
-    return [`c${index}`, row[at] ?? null] as const;
+    return row[at] ?? null;
   });
-  return Object.fromEntries(entries);
+}
+
+function named(row: TextRow): Row {
+  return Object.fromEntries(row.map((value, index) => [`c${index}`, value]));
 }
 
 /** Their jobs stayed behind. */

@@ -1,0 +1,159 @@
+/** A tenant is erased: nothing of it is left in any table or file, the receipt says so and can be checked, and nobody else notices. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { signatureFault } from '../../src/primitives/signed-document.ts';
+import type { CanaryPlanter, DeletionReceipt, PlantedCanaries } from '../../src/tenancy/tenant-erasure.ts';
+import { principalOf, tenantId } from '../support/embedded-database.ts';
+import { type ErasureWorld, type ErasureWorldOptions, openErasureWorld, operator, signer } from './erasure-world.ts';
+
+const { signal } = new AbortController();
+const isServer = process.env['BULKHEAD_TEST_ENGINE'] === 'server';
+const textsOf = (tenant: string) => [
+  `The pump of ${tenant} loses pressure in winter.`,
+  'The lease is signed by the tenant.',
+  'A storm damaged the roof; the report is attached.',
+];
+const erase = (world: ErasureWorld) => world.eraser.erase(operator, principalOf('acme'), { signal });
+
+interface Filled {
+  readonly world: ErasureWorld;
+  readonly neighbour: string;
+  readonly own: string;
+}
+
+async function filledWorld(options: ErasureWorldOptions = {}): Promise<Filled> {
+  const world = await openErasureWorld(options);
+  const stores: string[] = [];
+  for (const tenant of ['acme', 'globex']) {
+    await world.silo.addTenant(tenant);
+    stores.push(await world.fill(tenant, textsOf(tenant)));
+  }
+  return { world, own: stores[0] ?? '', neighbour: stores[1] ?? '' };
+}
+
+/** As a superuser, past every wall: rows with this tenant in any table, but for what the receipt says is kept. */
+async function rowsLeft(world: ErasureWorld, receipt: DeletionReceipt): Promise<Record<string, number>> {
+  const kept = new Set(receipt.surfaces.filter(({ kept: why }) => why !== undefined).map(({ name }) => name));
+  return world.silo.shared.withClient(async (client) => {
+    const { rows: tables } = await client.query<{ readonly name: string }>(
+      `SELECT DISTINCT table_schema || '.' || table_name AS name FROM information_schema.columns
+        WHERE column_name = 'tenant_id' AND table_schema IN ('app', 'control')`,
+    );
+    const left: Record<string, number> = {};
+    for (const { name } of tables) {
+      const { rows } = await client.query<{ readonly count: string }>(`SELECT count(*) FROM ${name} WHERE tenant_id = 'acme'`);
+      if (Number(rows[0]?.count) > 0 && !kept.has(name)) left[name] = Number(rows[0]?.count);
+    }
+    return left;
+  });
+}
+
+describe.each(['pooled', 'siloed'] as const)('a %s tenant that is erased', (isolation) => {
+  it('is gone from every table and file, with a receipt, and its neighbour finds the same bit for bit', async () => {
+    const { world, neighbour } = await filledWorld();
+    await using _ = world;
+    if (isolation === 'siloed') await world.silo.mover.move(operator, principalOf('acme'), { destination: 'siloed', signal });
+    const before = await world.ask('globex', neighbour);
+    const receipt = await erase(world);
+    expect(signatureFault(JSON.parse(JSON.stringify(receipt)), 'bulkhead.deletion-receipt', signer.publicKey)).toBeUndefined();
+    const { body } = receipt;
+    expect(body).toMatchObject({ tenant: 'acme', isolation, version: 1 });
+    const surface = (name: string) => body.surfaces.find((each) => each.name === name);
+    const home = isolation === 'siloed' ? 'silo app' : 'app';
+    for (const table of ['file', 'file_part', 'chunk', 'posting', 'embedding_384', 'vector_store', 'response', 'idempotency']) {
+      expect(surface(`${home}.${table}`), table).toMatchObject({ after: 0 });
+      expect(surface(`${home}.${table}`)?.before, table).toBeGreaterThan(0);
+    }
+    expect(surface('app.usage_event')).toMatchObject({ before: 1, after: 0 });
+    expect(surface('control.api_key')).toMatchObject({ before: 1, after: 0 });
+    expect(surface('control.usage_daily')).toMatchObject({ before: 1, after: 1, kept: expect.stringContaining('bill') });
+    expect(body.surfaces.filter(({ after, kept }) => after !== 0 && kept === undefined)).toEqual([]);
+    const looked = body.canaries.map((canary) => canary.surface);
+    for (const place of [
+      'file.filename',
+      'file_part.body',
+      'chunk.content',
+      'posting.lexeme',
+      'embedding_384.embedding',
+      'response.response',
+    ]) {
+      expect(looked).toContain(`app.${place}`);
+    }
+    for (const { foundBefore, foundAfter } of body.canaries) expect([foundBefore > 0, foundAfter]).toEqual([true, 0]);
+    expect(body.search.method).toBe('files');
+    expect(body.rewritten.map(({ relation }) => relation)).toContain('app.response');
+    expect(await rowsLeft(world, body)).toEqual({});
+    expect(await world.ask('globex', neighbour)).toEqual(before);
+  });
+
+  it('answers nobody, comes back as nobody, and has one receipt', async () => {
+    const { world, own } = await filledWorld();
+    await using _ = world;
+    const receipt = await erase(world);
+    expect(await erase(world)).toEqual(receipt);
+    expect(await world.directory.find(tenantId('acme'))).toBeUndefined();
+    await expect(world.silo.addTenant('acme')).rejects.toMatchObject({ code: 'already_exists' });
+    await expect(world.ask('acme', own)).rejects.toMatchObject({ code: 'database_unavailable' });
+    await expect(
+      world.cabinets('acme').files.create({ filename: 'late.txt', purpose: 'x', body: Buffer.from('late') }),
+    ).rejects.toMatchObject({
+      code: 'database_unavailable',
+    });
+    expect(await world.eraser.receipts(operator, 10)).toEqual([receipt]);
+    expect(await world.eraser.unfinished(operator)).toEqual([]);
+  });
+});
+
+describe('a receipt', () => {
+  it('is refused while rows are left, names them, and is given once they are gone', async () => {
+    const { world } = await filledWorld();
+    await using _ = world;
+    const onServer = (text: string) => world.silo.shared.withClient((client) => client.query(text));
+    await onServer("CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'");
+    await onServer('CREATE TRIGGER keep BEFORE DELETE ON app.response FOR EACH ROW EXECUTE FUNCTION public.keep()');
+    await expect(erase(world)).rejects.toMatchObject({ code: 'erasure_incomplete', message: expect.stringContaining('in app.response') });
+    expect(await world.eraser.find(operator, tenantId('acme'))).toMatchObject({
+      step: 'counted',
+      refusal: expect.stringContaining('app.response'),
+    });
+    await onServer('DROP TRIGGER keep ON app.response');
+    expect((await erase(world)).body.surfaces.find(({ name }) => name === 'app.response')).toMatchObject({ after: 0 });
+  });
+
+  it.skipIf(isServer)('is refused while a file holds a canary, and names the file', async () => {
+    let planted: PlantedCanaries | undefined;
+    const remembering = (planter: CanaryPlanter): CanaryPlanter => ({
+      plant: async (tenant) => (planted = await planter.plant(tenant)),
+    });
+    const dataDirs: string[] = [];
+    const { world } = await filledWorld({
+      planting: remembering,
+      onStep: (step) => {
+        if (step === 'counted') writeFileSync(join(dataDirs[0] ?? '', 'left.log'), `x${planted?.tokens[0]}x`);
+      },
+    });
+    await using _ = world;
+    dataDirs.push(world.silo.dataDir);
+    await expect(erase(world)).rejects.toMatchObject({ code: 'erasure_incomplete', message: expect.stringContaining('left.log') });
+  });
+
+  it('is refused while it is unknown how much is somewhere', async () => {
+    const surface = { name: 'tape library', count: () => Promise.reject(new Error('no tape drive')), erase: async () => {} };
+    const { world } = await filledWorld({ surfaces: [surface] });
+    await using _ = world;
+    await expect(erase(world)).rejects.toMatchObject({ code: 'erasure_incomplete', message: expect.stringContaining('tape library') });
+  });
+
+  it('is refused when the search is blind', async () => {
+    const elsewhere = (planter: CanaryPlanter): CanaryPlanter => ({
+      plant: async (tenant) => {
+        const planted = await planter.plant(tenant);
+        return { ...planted, ids: [] };
+      },
+    });
+    const { world } = await filledWorld({ planting: elsewhere });
+    await using _ = world;
+    await expect(erase(world)).rejects.toThrow('no canary could be planted');
+  });
+});
