@@ -110,6 +110,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     directory,
     moves,
     lifecycle,
+    placements: documents.placements,
     settle: (tenantId) => settle({ directory, logger }, moves, tenantId),
     giveDatabase: (tenantId, given) => silos.give(tenantId, given),
     usage,

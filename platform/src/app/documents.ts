@@ -15,6 +15,7 @@ import { IngestionWorker } from '../jobs/ingestion-worker.ts';
 import { JobEnvelopes } from '../jobs/job-envelope.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
+import { systemRandom } from '../primitives/random.ts';
 import type { Embedder } from '../rag/embed-texts.ts';
 import type { IngestionShelf } from '../rag/ingest.ts';
 import type { SealJob } from '../rag/job-queue.ts';
@@ -22,10 +23,12 @@ import { DocumentReader } from '../rag/parse/document-reader.ts';
 import type { InferenceParts } from '../request-path/serve-inference.ts';
 import { serveIngestionEmbedding } from '../request-path/serve-ingestion.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import type { PlacementKeeper } from '../tenancy/placement.ts';
 import type { Principal } from '../tenancy/principal.ts';
 import type { TenantDirectory } from '../tenancy/tenant-directory.ts';
 import { openTenantScope, type TenantDataSource, type TenantScope } from '../tenancy/tenant-scope.ts';
 import { tiersOf } from './identity.ts';
+import { openPlacements, type Placements } from './placement.ts';
 import type { Secrets } from './secrets.ts';
 
 export interface DocumentParts {
@@ -46,7 +49,9 @@ export interface Documents {
   readonly residents: ResidentPartitions;
   readonly data: TenantDataSource;
   readonly shelfOf: (principal: Principal) => IngestionShelf;
-  /** Starts ingesting; dispose of what it returns to stop. */
+  /** Undefined where no store can be placed. */
+  readonly placements: PlacementKeeper | undefined;
+  /** Starts ingesting and placing; dispose of what it returns to stop. */
   start(): AsyncDisposable;
 }
 
@@ -56,7 +61,8 @@ export function openDocuments(parts: DocumentParts): Documents {
   const reader = new DocumentReader(config.bounds);
   const residents = new ResidentPartitions({ bounds: config.bounds, clock, logger });
   parts.path.metrics.watchResidents(() => residents.figures());
-  const data = dataSource(parts, { envelopes, residents }, () => worker.wake());
+  const placements = openPlacements({ config, shared: database, clock, random: systemRandom, logger });
+  const data = dataSource(parts, { envelopes, residents, placements }, () => worker.wake());
   const shelfOf = (principal: Principal) => new PostgresIngestionShelf(homes.forTenant(principal));
   const worker = new IngestionWorker({
     queue: new PostgresJobQueue(database.forDirectory(), clock, config.bounds.ingestionJobsPerTenantMax),
@@ -75,10 +81,13 @@ export function openDocuments(parts: DocumentParts): Documents {
     data,
     residents,
     shelfOf,
+    placements: placements.keeper,
     start() {
       worker.start();
+      const placing = placements.start();
       return {
         async [Symbol.asyncDispose]() {
+          await placing[Symbol.asyncDispose]();
           await worker[Symbol.asyncDispose]();
           await reader[Symbol.asyncDispose]();
           await residents[Symbol.asyncDispose]();
@@ -90,7 +99,11 @@ export function openDocuments(parts: DocumentParts): Documents {
 
 function dataSource(
   { config, database, homes, clock, ids, embedding }: DocumentParts,
-  { envelopes, residents }: { readonly envelopes: JobEnvelopes; readonly residents: ResidentPartitions },
+  {
+    envelopes,
+    residents,
+    placements,
+  }: { readonly envelopes: JobEnvelopes; readonly residents: ResidentPartitions; readonly placements: Placements },
   onEnqueued: () => void,
 ): TenantDataSource {
   const quota = config.bounds;
@@ -111,6 +124,7 @@ function dataSource(
           onEnqueued,
           embedding,
           language: config.retrieval.language,
+          approximate: placements.approximateFor(principal),
         }),
         responses: openResponseCabinet(tenantDatabase),
         // The ledger is the bill and stays in the shared database, wherever the tenant lives.

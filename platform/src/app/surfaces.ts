@@ -4,6 +4,7 @@ import { erasureRoutes } from '../admin/erasure-routes.ts';
 import { exportRoutes } from '../admin/export-routes.ts';
 import type { GiveDatabase } from '../admin/given-database.ts';
 import { moveRoutes } from '../admin/move-routes.ts';
+import { placementRoutes } from '../admin/placement-routes.ts';
 import { statusRoutes } from '../admin/status-routes.ts';
 import { tenantRoutes } from '../admin/tenant-routes.ts';
 import { type OperatorUsage, usageRoutes } from '../admin/usage-routes.ts';
@@ -20,6 +21,7 @@ import type { IdSource, TenantId } from '../primitives/ids.ts';
 import type { InferenceParts } from '../request-path/serve-inference.ts';
 import type { RetrievalPath } from '../request-path/serve-retrieval.ts';
 import { mintOperatorScope } from '../tenancy/mint-operator-scope.ts';
+import type { PlacementKeeper } from '../tenancy/placement.ts';
 import type { TenantRegistry } from '../tenancy/tenant-directory.ts';
 import type { Identity } from './identity.ts';
 import type { Lifecycle } from './lifecycle.ts';
@@ -33,6 +35,8 @@ export interface SurfaceParts {
   readonly directory: TenantRegistry;
   readonly moves: TenantMoves;
   readonly lifecycle: Pick<Lifecycle, 'erasures' | 'exports' | 'signer'>;
+  /** Undefined where no store can be placed. */
+  readonly placements: PlacementKeeper | undefined;
   readonly settle: (tenantId: TenantId) => Promise<void>;
   readonly giveDatabase: GiveDatabase;
   readonly usage: OperatorUsage;
@@ -65,6 +69,7 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
     ...moveRoutes({ operator, registry: directory, moves, giveDatabase: parts.giveDatabase }),
     ...exportRoutes({ operator, registry: directory, exports: parts.lifecycle.exports }),
     ...erasureRoutes({ operator, registry: directory, erasures: parts.lifecycle.erasures, signingKey: parts.lifecycle.signer }),
+    ...placementRoutes({ operator, registry: directory, placements: parts.placements }),
   ];
   return [
     ...inferenceRoutes(path),

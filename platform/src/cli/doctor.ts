@@ -31,6 +31,7 @@ async function examine(file: string | undefined): Promise<Finding[]> {
   const loaded = configuration(file, findings);
   if (loaded === undefined) return findings;
   findings.push(modeFinding(loaded), dataDirFinding(loaded.config.dataDir));
+  findings.push(largeStoresFinding(loaded));
   const running = findRunningServer(loaded.config.dataDir);
   if (running === undefined) findings.push(await databaseFinding(loaded));
   else findings.push(await serverFinding(running.baseUrl, running.pid));
@@ -73,6 +74,24 @@ function dataDirFinding(dataDir: string): Finding {
   } catch {
     return { check: 'data directory', ok: false, detail: `${dataDir} is not writable: change dataDir or its permissions` };
   }
+}
+
+/** Nothing is wrong without: large stores are searched exactly, and slower. */
+function largeStoresFinding({ config: { database, retrieval } }: LoadedConfig): Finding {
+  const check = 'large vector stores';
+  if (database.url === undefined) return { check, ok: true, detail: 'searched exactly: the embedded database builds no approximate index' };
+  if (database.ownerUrl === undefined) {
+    return {
+      check,
+      ok: true,
+      detail: 'searched exactly: a shard and an index of their own need database.ownerUrl, the login that owns the schema',
+    };
+  }
+  return {
+    check,
+    ok: true,
+    detail: `from ${retrieval.dedicatedChunksMin} chunks in a shard of their own, by an index that found ${retrieval.recallMin} of the nearest`,
+  };
 }
 
 async function databaseFinding(loaded: LoadedConfig): Promise<Finding> {

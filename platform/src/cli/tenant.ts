@@ -7,6 +7,7 @@ import { CommandError } from './command-error.ts';
 import { eraseCommand, receiptsCommand } from './erasure.ts';
 import { type OutputOptions, print, table, withOutput } from './output.ts';
 import { exportCommand, importCommand } from './tenant-archive.ts';
+import { placementCommand } from './tenant-placement.ts';
 
 type TenantRow = { readonly id: string; readonly name: string; readonly tier: string; readonly state: string; readonly isolation: string };
 
@@ -17,6 +18,7 @@ export function tenantCommand(): Command {
   tenant.addCommand(createCommand());
   tenant.addCommand(listCommand());
   tenant.addCommand(moveCommand());
+  tenant.addCommand(placementCommand());
   tenant.addCommand(stateCommand('suspend', 'Refuse a tenant: its calls answer 403 within 5 seconds.'));
   tenant.addCommand(stateCommand('resume', 'Admit a suspended tenant again.'));
   tenant.addCommand(exportCommand());

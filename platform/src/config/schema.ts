@@ -233,6 +233,19 @@ export const configSchema = z.strictObject({
       denseWeight: z.number().min(0).max(1).optional(),
       lexicalWeight: z.number().min(0).max(1).default(1),
       language: z.string().default('english'),
+      /** Chunks from which a store gets a shard of its tenant's own and an approximate index, on a server with `database.ownerUrl`; below half it goes back. */
+      dedicatedChunksMin: positiveInt.default(20_000),
+      dedicatedShardsMax: z.number().int().min(0).max(1_000).default(1_000),
+      /** recall@10, measured, below which an index is not used. */
+      recallMin: z.number().min(0).max(1).default(0.98),
+      recallSampleQueries: positiveInt.max(10_000).default(100),
+      /** Share of the questions to an index that are also answered exactly, to go on measuring. */
+      shadowExactShare: z.number().min(0).max(1).default(0.005),
+      /** Rows of an index that one question may look at before it is answered exactly. */
+      approximateScanTuplesMax: positiveInt.default(200_000),
+      indexBuildMemoryMb: z.number().int().min(16).max(65_536).default(256),
+      indexBuildTimeoutMs: positiveInt.default(3_600_000),
+      placementSweepIntervalMs: positiveInt.default(60_000),
     })
     .prefault({}),
   atRest: atRest.prefault({}),

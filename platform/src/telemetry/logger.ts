@@ -19,6 +19,8 @@ export interface LogFields {
   readonly durationMs?: number | undefined;
   readonly queueMs?: number | undefined;
   readonly count?: number | undefined;
+  /** recall@10 of an approximate index, 0 to 1. */
+  readonly recall?: number | undefined;
   readonly jobId?: string | undefined;
   readonly component?: string | undefined;
   /** Stack of an unexpected error. Messages of database and provider errors stay out of it. */

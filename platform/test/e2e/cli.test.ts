@@ -35,6 +35,7 @@ const commands = [
   'tenant create',
   'tenant list',
   'tenant move',
+  'tenant placement',
   'tenant suspend',
   'tenant resume',
   'key create',

@@ -86,6 +86,15 @@ describe('a tenant with a database of its own', () => {
     expect((await asOperator('POST', '/tenants/vault/move', { to: 'the moon' })).status).toBe(400);
     expect((await asOperator('POST', '/tenants/nobody/move', { to: 'siloed' })).status).toBe(404);
     expect((await asOperator('GET', '/tenants/acme/move')).status).toBe(404);
+  });
+
+  it('says where stores are placed, and that there is nothing to place on the embedded database', async () => {
+    const shown = await asOperator('GET', '/tenants/vault/placement');
+    expect(shown).toMatchObject({ status: 200, body: { object: 'tenant.placement', available: false, to: 'automatic', stores: [] } });
+    expect((await asOperator('POST', '/tenants/vault/placement', { to: 'dedicated' })).status).toBe(400);
+    expect((await asOperator('POST', '/tenants/vault/placement', { to: 'the moon' })).status).toBe(400);
+    expect((await asOperator('POST', '/tenants/nobody/placement', { to: 'pooled' })).status).toBe(404);
+    expect((await asOperator('GET', '/tenants/nobody/placement')).status).toBe(404);
     const anonymous = await fetch(`${bulkhead.baseUrl}/admin/v1/tenants/vault/move`);
     expect(anonymous.status).toBe(401);
   });

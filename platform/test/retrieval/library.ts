@@ -6,6 +6,7 @@ import { PostgresFileCabinet } from '../../src/adapters/postgres/documents-files
 import { PostgresIngestionShelf } from '../../src/adapters/postgres/documents-ingestion.ts';
 import { PostgresJobQueue } from '../../src/adapters/postgres/documents-jobs.ts';
 import type { DocumentQuota } from '../../src/adapters/postgres/documents-quota.ts';
+import type { ApproximateSearch } from '../../src/adapters/postgres/documents-search-approximate.ts';
 import { PostgresVectorStoreCabinet } from '../../src/adapters/postgres/documents-stores.ts';
 import { type ResidentBounds, ResidentPartitions } from '../../src/adapters/postgres/resident-partitions.ts';
 import { type IngestionBounds, IngestionWorker } from '../../src/jobs/ingestion-worker.ts';
@@ -41,6 +42,8 @@ export interface LibraryOptions {
   readonly jobsPerTenantMax?: number;
   /** Absent: nothing is kept in memory. */
   readonly residents?: Partial<ResidentBounds>;
+  /** Where large stores may have an index of their own. */
+  readonly approximateFor?: (principal: Principal) => ApproximateSearch;
   readonly shelfOf?: (database: TenantDatabase) => IngestionShelf;
 }
 
@@ -129,6 +132,7 @@ export class Library implements AsyncDisposable {
         onEnqueued: () => this.worker.wake(),
         embedding: this.#options.embedding ?? { model: 'local-hash-384', dimensions },
         language,
+        approximate: this.#options.approximateFor?.(principal),
       }),
     };
   }

@@ -31,8 +31,9 @@ function guideStatements(block: number): readonly string[] {
     .filter((statement) => statement !== '');
 }
 
-function configOf(url: string): string {
+function configOf(url: string, more: Readonly<Record<string, unknown>> = {}): string {
   return JSON.stringify({
+    ...more,
     database: { url, ownerUrl: urlOf(name, `${name}_admin`) },
     auth: { adminToken, secret: 'a secret that the replicas of one database share' },
     providers: [
@@ -195,6 +196,36 @@ describe('a whole Bulkhead on the server', () => {
     await expect(reading).rejects.toMatchObject({ code: 'tenant_suspended' });
     await expect(client.models.list()).rejects.toMatchObject({ status: 403, code: 'tenant_suspended' });
     expect(performance.now() - suspendedAtMs).toBeLessThan(5_000);
+  });
+
+  it('places a store by size, with the owner’s login of the guide, and starts again beside its index', async () => {
+    const login = `${name}_login`;
+    const config = configOf(urlOf(name, login), { retrieval: { dedicatedChunksMin: 1, placementSweepIntervalMs: 200 } });
+    const dataDir = directory('placing');
+    const shown = async (bulkhead: RunningBulkhead) => {
+      const headers = { authorization: `Bearer ${adminToken}` };
+      const answer = await fetch(`${bulkhead.baseUrl}/admin/v1/tenants/placed-tenant/placement`, { headers });
+      return (await answer.json()) as {
+        readonly stores: readonly { readonly placement: string; readonly search: string; readonly recall: number }[];
+      };
+    };
+    let client: OpenAI;
+    let storeId = '';
+    {
+      await using bulkhead = await startBulkhead({ dataDir, config });
+      client = await clientOf(bulkhead, 'placed-tenant', 'pooled');
+      ({ storeId } = await fillAndAsk(client, 'curlew'));
+      await expect
+        .poll(async () => (await shown(bulkhead)).stores.map(({ placement, search, recall }) => [placement, search, recall]), {
+          timeout: 30_000,
+        })
+        .toEqual([['dedicated', 'approximate', 1]]);
+    }
+    await using again = await startBulkhead({ dataDir, config });
+    client = new OpenAI({ baseURL: `${again.baseUrl}/v1`, apiKey: client.apiKey, maxRetries: 0 });
+    const found = await client.vectorStores.search(storeId, { query: 'password of the archive' });
+    expect(found.data.map((hit) => hit.filename)).toEqual(['curlew.txt']);
+    expect((await command(urlOf(name, login), 'tenant', 'placement', 'placed-tenant', '--help')).said).toContain('--to');
   });
 
   it('works behind PgBouncer in transaction mode, and comes back after it was gone', async () => {

@@ -35,6 +35,7 @@ export interface DatabaseOptions {
   readonly keyRing?: KeyRing;
 }
 
+/** `bulkhead_owner` only on a connection of the owner's login; the one that serves cannot take it. */
 type Role = 'bulkhead_runtime' | 'bulkhead_control' | 'bulkhead_ledger' | 'bulkhead_owner';
 
 /** Runs transactions: one database, or whichever of several a tenant lives in. */

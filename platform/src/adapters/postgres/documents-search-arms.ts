@@ -61,12 +61,12 @@ export function armsOf(rows: readonly CandidateRow[], query: HybridQuery): Arms 
 }
 
 /**
- * Candidates of both arms; the words' are ranked. LATERAL with OFFSET 0 keeps each lookup one by key. Left to itself, and without statistics, which the
+ * Candidates of both arms; the words' are ranked. `nearest`: another way to the nearest vectors than the exact one (documents-search-approximate.ts). LATERAL with OFFSET 0 keeps each lookup one by key. Left to itself, and without statistics, which the
  * embedded database gathers only when told to, the planner joined the whole store instead.
  */
-export function candidateStatement(store: SearchedStore, query: HybridQuery): RawBuilder<CandidateRow> {
+export function candidateStatement(store: SearchedStore, query: HybridQuery, nearest = denseArm(store, query)): RawBuilder<CandidateRow> {
   const matching = sql`matching AS MATERIALIZED (${matchingFiles(store, query)})`;
-  const dense = sql`dense AS MATERIALIZED (${denseArm(store, query)})`;
+  const dense = sql`dense AS MATERIALIZED (${nearest})`;
   const ranked = sql`SELECT file_no, ordinal, public.vector_send(embedding::public.vector) AS vector FROM dense`;
   if (fusionWeights(query.weights).lexical === 0) return sql<CandidateRow>`WITH ${matching}, ${dense} ${ranked}`;
   return sql<CandidateRow>`
@@ -78,16 +78,16 @@ export function candidateStatement(store: SearchedStore, query: HybridQuery): Ra
 }
 
 /** Files that the filter lets through, found once and not for every chunk. */
-function matchingFiles(store: SearchedStore, { filter }: HybridQuery): RawBuilder<unknown> {
+export function matchingFiles(store: SearchedStore, { filter }: HybridQuery): RawBuilder<unknown> {
   const passes = filter === undefined ? sql`false` : compileFilter(filter, sql`attributes`);
   return sql`SELECT file_no FROM app.vector_store_file WHERE store_no = ${store.store_no}::int AND status = 'completed' AND ${passes}`;
 }
 
 /**
- * Which rows may be seen. `IN (...) IS TRUE` is always a hash lookup; a bare IN may become a join, and was one of 587 ms when the
+ * Which rows may be seen, where `matching` is in scope. `IN (...) IS TRUE` is always a hash lookup; a bare IN may become a join, and was one of 587 ms when the
  * planner misjudged it.
  */
-function isVisible(store: SearchedStore, query: HybridQuery, fileNo: RawBuilder<unknown>): RawBuilder<unknown> {
+export function isVisible(store: SearchedStore, query: HybridQuery, fileNo: RawBuilder<unknown>): RawBuilder<unknown> {
   if (query.filter !== undefined) return sql`(${fileNo} IN (SELECT file_no FROM matching)) IS TRUE`;
   return isPublished(store, fileNo);
 }

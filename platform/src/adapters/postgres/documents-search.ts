@@ -9,7 +9,8 @@ import { fuse } from '../../rag/hybrid-ranking.ts';
 import type { HybridQuery } from '../../tenancy/capabilities.ts';
 import type { Sql, TenantDatabase } from './database.ts';
 import { placeColumns } from './documents-contents.ts';
-import { exactArms, type SearchedStore } from './documents-search-arms.ts';
+import { type ApproximateSearch, approximateArms, type IndexedStore } from './documents-search-approximate.ts';
+import { exactArms } from './documents-search-arms.ts';
 import { searchResident } from './documents-search-resident.ts';
 import { readRanked, type SealedChunk } from './documents-search-rows.ts';
 import type { TenantResidents } from './resident-partitions.ts';
@@ -24,11 +25,13 @@ export interface SearchPaths {
   readonly database: TenantDatabase;
   /** Absent: nothing is kept in memory. */
   readonly residents?: TenantResidents | undefined;
+  /** On a real server, where large stores may have an index of their own. */
+  readonly approximate?: ApproximateSearch | undefined;
 }
 
 /** From memory when the store is there, else through SQL. Undefined: no such store. Asserts that the question was embedded for this store's model. */
 export async function searchStore(
-  { database, residents }: SearchPaths,
+  { database, residents, approximate }: SearchPaths,
   storeId: string,
   query: HybridQuery,
 ): Promise<StoreSearch | undefined> {
@@ -38,17 +41,22 @@ export async function searchStore(
     if (resident.kind === 'found') return { ...resident.head, chunks: resident.chunks };
   }
   query.signal?.throwIfAborted();
-  const found = await database.read((db) => searchThroughSql(db, storeId, query));
+  const found = await database.read((db) => searchThroughSql(db, storeId, { query, approximate }));
   if (found !== undefined) residents?.keep(storeId);
   return found;
 }
 
 /** In one snapshot. */
-async function searchThroughSql(db: Sql, storeId: string, query: HybridQuery): Promise<StoreSearch | undefined> {
+async function searchThroughSql(
+  db: Sql,
+  storeId: string,
+  { query, approximate }: { readonly query: HybridQuery; readonly approximate: ApproximateSearch | undefined },
+): Promise<StoreSearch | undefined> {
   const store = await openStore(db, storeId);
   if (store === undefined) return undefined;
   assert(query.embedding.length === store.embedding_dimensions, "the question has the dimension of the store's embeddings");
-  const ranked = fuse(await exactArms(db, store, query), query);
+  const near = approximate && (await approximateArms(db, { store, query }, approximate));
+  const ranked = fuse(near ?? (await exactArms(db, store, query)), query);
   return {
     chunks: await readRanked(db, { storeId, store }, ranked),
     lastActiveAtMs: Number(store.last_active_at_ms),
@@ -56,7 +64,7 @@ async function searchThroughSql(db: Sql, storeId: string, query: HybridQuery): P
   };
 }
 
-interface OpenedStore extends SearchedStore {
+interface OpenedStore extends IndexedStore {
   readonly last_active_at_ms: string;
   readonly expires_after_days: number | null;
 }
@@ -67,7 +75,7 @@ interface OpenedStore extends SearchedStore {
  */
 async function openStore(db: Sql, storeId: string): Promise<OpenedStore | undefined> {
   const { rows } = await sql<OpenedStore>`
-    SELECT ${placeColumns}, s.language, s.chunk_count, s.term_count, s.last_active_at_ms, s.expires_after_days,
+    SELECT ${placeColumns}, s.index_space_no, s.index_ef_search, s.language, s.chunk_count, s.term_count, s.last_active_at_ms, s.expires_after_days,
            EXISTS (SELECT FROM app.vector_store_file f WHERE f.store_no = s.store_no AND f.draft IS NOT NULL) AS has_drafts,
            set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)
       FROM app.vector_store s WHERE s.id = ${storeId}`.execute(db);

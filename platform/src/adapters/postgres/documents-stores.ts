@@ -37,6 +37,7 @@ import { insertJobs } from './documents-jobs.ts';
 import { readPage } from './documents-page.ts';
 import { type DocumentQuota, returnQuota, takeQuota, takeStoreNumber } from './documents-quota.ts';
 import { searchStore } from './documents-search.ts';
+import type { ApproximateSearch } from './documents-search-approximate.ts';
 import { openChunks } from './documents-search-rows.ts';
 import type { TenantResidents } from './resident-partitions.ts';
 import { sealed } from './sealed-columns.ts';
@@ -56,6 +57,8 @@ export interface VectorStoreCabinetParts {
   readonly embedding: { readonly model: string; readonly dimensions: number };
   /** Text search configuration of a new store. */
   readonly language: string;
+  /** Where large stores may have an index of their own: a real server. */
+  readonly approximate?: ApproximateSearch | undefined;
 }
 
 /** A search counts as activity, but is written down at most this often. */
@@ -246,8 +249,8 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
   }
 
   async search(storeId: string, query: HybridQuery): Promise<readonly RetrievedChunk[] | undefined> {
-    const { database, residents, clock } = this.#parts;
-    const found = await searchStore({ database, residents }, storeId, query);
+    const { database, residents, approximate, clock } = this.#parts;
+    const found = await searchStore({ database, residents, approximate }, storeId, query);
     if (found === undefined) return undefined;
     const nowMs = clock.nowMs();
     if (isExpired(found, nowMs)) throw storeExpired(storeId);

@@ -46,6 +46,12 @@ BEGIN
   RETURN found;
 END $$;
 
+-- Partitions of dedicated shards, and of which.
+CREATE VIEW control.dedicated_leaf AS
+  SELECT c.oid::regclass AS leaf, substring(c.relname FROM '_s([0-9]+)$')::int AS shard_id
+    FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+   WHERE c.relnamespace = 'app'::regnamespace AND c.relkind = 'r' AND substring(c.relname FROM '_s([0-9]+)$')::int >= 1000;
+
 -- Drops the tenant's own shard with every byte in it. False: a store still has its place there, or there is none.
 CREATE FUNCTION control.drop_dedicated_shard(tenant text) RETURNS boolean
   LANGUAGE plpgsql SET search_path = pg_catalog AS $$
@@ -57,14 +63,25 @@ BEGIN
   IF dropped IS NULL THEN RETURN false; END IF;
   PERFORM set_config('app.tenant_id', tenant, true);
   IF EXISTS (SELECT FROM app.vector_store WHERE shard_id = dropped OR moving_to_shard = dropped) THEN RETURN false; END IF;
-  FOR leaf IN
-    SELECT i.inhrelid::regclass FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE c.relnamespace = 'app'::regnamespace AND c.relname ~ ('_s' || dropped || '$')
-  LOOP
+  FOR leaf IN SELECT d.leaf FROM control.dedicated_leaf d WHERE d.shard_id = dropped LOOP
     EXECUTE format('DROP TABLE %s', leaf);
   END LOOP;
   DELETE FROM control.shard WHERE shard_id = dropped;
   RETURN true;
+END $$;
+
+-- The same for shards whose tenant was erased, entry and all.
+CREATE FUNCTION control.drop_orphaned_shards() RETURNS int
+  LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+DECLARE
+  orphan regclass;
+  dropped int := 0;
+BEGIN
+  FOR orphan IN SELECT d.leaf FROM control.dedicated_leaf d WHERE NOT EXISTS (SELECT FROM control.shard s WHERE s.shard_id = d.shard_id) LOOP
+    EXECUTE format('DROP TABLE %s', orphan);
+    dropped := dropped + 1;
+  END LOOP;
+  RETURN dropped;
 END $$;
 
 -- Stores that are out of their place, or may be: the largest first. One tenant's rows are seen at a time, and counts leave, not contents.
