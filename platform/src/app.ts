@@ -15,6 +15,9 @@ import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/
 import { createAdmission } from './admission/admit.ts';
 import { createOutputEstimates } from './admission/estimate.ts';
 import { openKeyRing } from './app/at-rest.ts';
+import { openAudits } from './app/audit.ts';
+import { canaryIssuers } from './app/audit-ground.ts';
+import { AuditedDoor } from './app/audited-door.ts';
 import { type CutOffParts, cutOffRefused } from './app/cut-off.ts';
 import { openDatabase, refuseUnsafe } from './app/database.ts';
 import { openDocuments } from './app/documents.ts';
@@ -27,15 +30,17 @@ import { surfaces } from './app/surfaces.ts';
 import { createTenants } from './app/tenants.ts';
 import type { LoadedConfig } from './config/load.ts';
 import type { Config } from './config/schema.ts';
-import { createGateway, type InjectedAnswer, type InjectedRequest } from './gateway/server.ts';
+import type { Route } from './gateway/route.ts';
+import { createGateway, type Gateway, type InjectedAnswer, type InjectedRequest } from './gateway/server.ts';
 import { createInference } from './inference/deployments.ts';
 import { runDatabaseUpkeep } from './jobs/database-upkeep.ts';
+import type { IsolationAudits } from './jobs/isolation-audits.ts';
 import { runLedgerFlush } from './jobs/ledger-flush.ts';
 import { createMeter } from './metering/meter.ts';
 import type { PriceBook } from './metering/price-book.ts';
 import { systemClock } from './primitives/clock.ts';
 import { loadVocabulary } from './primitives/count-tokens.ts';
-import { systemIds } from './primitives/ids.ts';
+import { systemIds, type TenantId } from './primitives/ids.ts';
 import { systemRandom } from './primitives/random.ts';
 import type { InferenceParts } from './request-path/serve-inference.ts';
 import { createRetrievalPath } from './request-path/serve-retrieval.ts';
@@ -81,9 +86,8 @@ export async function openApp(options: AppOptions): Promise<App> {
   await refuseOtherEmbedding(database, embeddingOf(config));
   const directory = new PostgresTenantDirectory(database, clock);
   await createTenants({ config, logger }, directory, mintOperatorScope('configuration'));
-  const silos = stack.use(
-    await openSilos({ config, shared: database, keyRing, directory, inspect: refuseUnsafe, urlKey: secrets.siloUrls, clock, logger }),
-  );
+  const base = { config, directory, secrets, clock, ids, logger };
+  const silos = stack.use(await openSilos({ ...base, shared: database, keyRing, inspect: refuseUnsafe, urlKey: secrets.siloUrls }));
   const { homes, moves } = silos;
 
   onStep('models, prices, journal');
@@ -92,28 +96,30 @@ export async function openApp(options: AppOptions): Promise<App> {
   const path = openInferencePath(stack, { config, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt });
 
   onStep('identity, documents');
-  const common = { config, directory, secrets, clock, ids, logger };
-  const documents = openDocuments({ ...common, database, homes, path: { ...path, ids }, embedding: embeddingOf(config) });
-  const identity = stack.use(await openIdentity({ loaded, directory, data: documents.data, secrets, clock, logger }));
+  const documents = openDocuments({ ...base, database, homes, path: { ...path, ids }, embedding: embeddingOf(config) });
+  const canaries = canaryIssuers();
+  const identity = stack.use(await openIdentity({ ...base, loaded, data: documents.data, issuers: canaries.trusted }));
   stack.use(documents.start());
   const beside = [journalSurface(journal)];
-  const lifecycle = stack.use(await openLifecycle({ ...common, shared: database, silos, documents, surfaces: beside }));
+  const lifecycle = stack.use(await openLifecycle({ ...base, shared: database, silos, documents, surfaces: beside }));
   const retrieval = createRetrievalPath({ ...path, embeddingModel: config.embedding.model, weights: retrievalWeightsOf(config), logger });
-  const usage = new PostgresOperatorUsage(database);
   const edge = identity.edge(adminToken);
+  const settleSilo = (tenantId: TenantId) => settle({ directory, logger }, moves, tenantId);
+  const door = new AuditedDoor();
+  const audited = { ...base, shared: database, homes, identity, canaries, documents, adminToken, door, metrics };
+  const audits = openAudits({ ...audited, settle: settleSilo });
   const routes = surfaces({
+    ...base,
     path,
     retrieval,
-    ids,
-    config,
     identity,
-    directory,
     moves,
     lifecycle,
     placements: documents.placements,
-    settle: (tenantId) => settle({ directory, logger }, moves, tenantId),
     giveDatabase: (tenantId, given) => silos.give(tenantId, given),
-    usage,
+    settle: settleSilo,
+    audits,
+    usage: new PostgresOperatorUsage(database),
     journal,
     priceBook,
     isOperator: (headers) => edge.operator(headers),
@@ -121,7 +127,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   });
   const gateway = createGateway({ routes, authenticate: edge, bounds: config.bounds, clock, ids, logger, metrics });
   stack.use(gateway);
-  const address = options.listen ? await gateway.listen(config.server) : undefined;
+  const address = await openDoor(stack, gateway, { options, routes, door, audits });
   startBehind(stack, { config, database, identity, gateway, directory, lifecycle, logger });
 
   const opened = stack.move();
@@ -131,6 +137,23 @@ export async function openApp(options: AppOptions): Promise<App> {
     inject: ({ method, path: target, headers, body }) => gateway.inject(injected(method, target, { headers, body })),
     close: () => opened.disposeAsync(),
   };
+}
+
+interface DoorParts {
+  readonly options: AppOptions;
+  readonly routes: readonly Route[];
+  readonly door: AuditedDoor;
+  readonly audits: IsolationAudits;
+}
+
+async function openDoor(stack: AsyncDisposableStack, gateway: Gateway, { options, routes, door, audits }: DoorParts) {
+  const { listen, loaded } = options;
+  const address = listen ? await gateway.listen(loaded.config.server) : undefined;
+  door.open(routes, gateway, address);
+  // Behind the gateway on the stack: an audit ends before the door it attacks is closed.
+  stack.use(audits);
+  if (listen) audits.startSchedule();
+  return address;
 }
 
 async function openJournal(

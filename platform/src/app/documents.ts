@@ -49,6 +49,9 @@ export interface Documents {
   readonly residents: ResidentPartitions;
   readonly data: TenantDataSource;
   readonly shelfOf: (principal: Principal) => IngestionShelf;
+  readonly envelopes: JobEnvelopes;
+  /** A job was enqueued by other means than `data`. */
+  wake(): void;
   /** Undefined where no store can be placed. */
   readonly placements: PlacementKeeper | undefined;
   /** Starts ingesting and placing; dispose of what it returns to stop. */
@@ -82,6 +85,8 @@ export function openDocuments(parts: DocumentParts): Documents {
     residents,
     shelfOf,
     placements: placements.keeper,
+    envelopes,
+    wake: () => worker.wake(),
     start() {
       worker.start();
       const placing = placements.start();

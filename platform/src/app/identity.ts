@@ -7,7 +7,7 @@ import { type Authenticator, createAuthenticator } from '../auth/authenticate.ts
 import { openDevelopmentIssuer } from '../auth/dev-issuer.ts';
 import { DirectoryCache } from '../auth/directory-cache.ts';
 import { type DirectoryFollower, followDirectory } from '../auth/directory-follower.ts';
-import { createIssuerRegistry, openIssuer } from '../auth/issuer-registry.ts';
+import { createIssuerRegistry, openIssuer, type TrustedIssuer } from '../auth/issuer-registry.ts';
 import type { LoadedConfig } from '../config/load.ts';
 import type { Config } from '../config/schema.ts';
 import type { EdgeAuthentication } from '../gateway/serve-exchange.ts';
@@ -23,6 +23,8 @@ export interface IdentityParts {
   readonly directory: TenantDirectory;
   readonly data: TenantDataSource;
   readonly secrets: Secrets;
+  /** Issuers beside the configured ones. */
+  readonly issuers: readonly TrustedIssuer[];
   readonly clock: Clock;
   readonly logger: Logger;
 }
@@ -68,11 +70,12 @@ interface IdentityState {
   readonly listeners: Set<(change: DirectoryChange) => void>;
 }
 
-export async function openIdentity({ loaded, directory, data, secrets, clock, logger }: IdentityParts): Promise<Identity> {
+export async function openIdentity({ loaded, directory, data, secrets, issuers: more, clock, logger }: IdentityParts): Promise<Identity> {
   const { config, demo } = loaded;
   const peppers: Peppers = { current: 1, byVersion: new Map([[1, secrets.apiKeyPepper]]) };
   const issuers = config.auth.issuers.map((issuer) => openIssuer(issuer, { clock, logger }));
   if (demo) issuers.push((await openDevelopmentIssuer(config.dataDir)).trust);
+  issuers.push(...more);
   const known = new DirectoryCache(directory, { entriesMax: config.bounds.credentialCacheEntriesMax, clock });
   const authenticator = createAuthenticator({
     directory: known,

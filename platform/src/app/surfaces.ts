@@ -1,5 +1,6 @@
 /** The route table: data plane, control plane, operations. */
 import type { IncomingHttpHeaders } from 'node:http';
+import { auditRoutes } from '../admin/audit-routes.ts';
 import { erasureRoutes } from '../admin/erasure-routes.ts';
 import { exportRoutes } from '../admin/export-routes.ts';
 import type { GiveDatabase } from '../admin/given-database.ts';
@@ -14,6 +15,7 @@ import { inferenceRoutes } from '../gateway/openai/inference-routes.ts';
 import { responseRoutes } from '../gateway/openai/response-routes.ts';
 import { vectorStoreRoutes } from '../gateway/openai/vector-store-routes.ts';
 import type { OperatorRoute, Route } from '../gateway/route.ts';
+import type { IsolationAudits } from '../jobs/isolation-audits.ts';
 import type { TenantMoves } from '../jobs/tenant-moves.ts';
 import type { PriceBook } from '../metering/price-book.ts';
 import type { UsageJournal } from '../metering/usage-journal.ts';
@@ -39,6 +41,7 @@ export interface SurfaceParts {
   readonly placements: PlacementKeeper | undefined;
   readonly settle: (tenantId: TenantId) => Promise<void>;
   readonly giveDatabase: GiveDatabase;
+  readonly audits: IsolationAudits;
   readonly usage: OperatorUsage;
   readonly journal: UsageJournal;
   readonly priceBook: PriceBook;
@@ -52,7 +55,7 @@ const contextTokensMax = 16_000;
 const pollAfterMs = 250;
 
 export function surfaces(parts: SurfaceParts): readonly Route[] {
-  const { path, retrieval, ids, config, identity, directory, moves, usage, journal, priceBook } = parts;
+  const { path, retrieval, ids, config, identity, directory, moves, audits, usage, journal, priceBook } = parts;
   const { clock, metrics, queue, inference } = path;
   const operator = mintOperatorScope('admin-token');
   const nowMs = () => clock.nowMs();
@@ -77,6 +80,7 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
     ...fileRoutes({ nowMs }),
     ...vectorStoreRoutes({ retrieval, pollAfterMs }),
     ...control.map((route) => seenAtOnce(route, identity)),
+    ...auditRoutes({ audits }),
     ...usageRoutes({ operator, usage, flushLedger: () => journal.flush(), nowMs }),
     ...statusRoutes({
       queue,

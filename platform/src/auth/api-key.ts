@@ -50,8 +50,7 @@ export function issueApiKey(
   key: NewApiKey,
 ): { readonly key: string; readonly record: Omit<ApiKeyRecord, 'createdAtMs' | 'revokedAtMs'> } {
   const id = randomText(idLength);
-  const body = `bh_${key.environment}_${id}_${randomText(secretLength)}`;
-  const text = body + checksumOf(body);
+  const text = sealApiKey(`bh_${key.environment}_${id}_${randomText(secretLength)}`);
   const { tenantId, name, environment, limits, expiresAtMs } = key;
   return {
     key: text,
@@ -67,6 +66,11 @@ export function issueApiKey(
       ...(expiresAtMs !== undefined && { expiresAtMs }),
     },
   };
+}
+
+/** Adds the checksum that a key ends with. It says nothing about whether the key exists. */
+export function sealApiKey(body: string): string {
+  return body + checksumOf(body);
 }
 
 const digestBytes = 32;

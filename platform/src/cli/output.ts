@@ -28,7 +28,7 @@ export function table(headings: readonly string[], rows: readonly (readonly (str
 }
 
 /** Names come from outside: nothing in them may drive the terminal. */
-function printable(cell: string | number): string {
+export function printable(cell: string | number): string {
   let text = '';
   for (const character of String(cell)) {
     const code = character.codePointAt(0) ?? 0;

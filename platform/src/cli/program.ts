@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { ConfigError } from '../config/load.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
+import { auditCommand } from './audit.ts';
 import { CommandError } from './command-error.ts';
 import { doctorCommand } from './doctor.ts';
 import { verifyReceiptCommand } from './erasure.ts';
@@ -27,6 +28,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     keyCommand,
     tokenCommand,
     usageCommand,
+    auditCommand,
     doctorCommand,
     migrateCommand,
     verifyReceiptCommand,

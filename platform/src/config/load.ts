@@ -181,7 +181,10 @@ function unknownReferences(config: Config): string[] {
     Object.hasOwn(config.tiers, tenant.tier) ? [] : [`tenants.${at}.tier: there is no tier ${tenant.tier}`],
   );
   const embedding = models.has(config.embedding.model) ? [] : [`embedding.model: there is no model ${config.embedding.model}`];
-  return [...deployments, ...tenants, ...embedding];
+  const { chatModel } = config.audit;
+  const audit =
+    chatModel === undefined || chatModel === 'none' || models.has(chatModel) ? [] : [`audit.chatModel: there is no model ${chatModel}`];
+  return [...deployments, ...tenants, ...embedding, ...audit];
 }
 
 function siloMistakes(config: Config): string[] {

@@ -177,6 +177,28 @@ const bounds = z.strictObject({
   dataKeyCacheMs: positiveInt.max(3_600_000).default(300_000),
 });
 
+/** The isolation audit: tenants of its own attack each other through the real edge. */
+const audit = z.strictObject({
+  /** Between scheduled runs; 0: no schedule. */
+  intervalMinutes: z.number().int().min(0).max(1_440).default(15),
+  /** UTC: when the nightly full run is due. */
+  fullAtUtc: z
+    .string()
+    .regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'must be HH:MM')
+    .default('03:00'),
+  /** A scheduled run has a request under way for at most this share of its time. */
+  capacityShareMax: z.number().min(0.0001).max(1).default(0.01),
+  canaryTenants: z.number().int().min(2).max(8).default(4),
+  /** How many of them are made with a database of their own. */
+  siloedTenants: z.number().int().min(0).max(4).default(0),
+  /** Holds the planted conversation, in full runs; `none`: none is held. Absent: the first chat model. */
+  chatModel: z.union([id, z.literal('none')]).optional(),
+  durationMaxMinutes: positiveInt.max(110).default(100),
+  ingestionWaitMaxMs: positiveInt.default(60_000),
+  reportsMax: positiveInt.max(10_000).default(500),
+  leakReportDays: positiveInt.max(3_650).default(365),
+});
+
 /** A tenant's half of the bodies in memory must hold the largest it may send, or that one could never pass. */
 const holdsOneBody = {
   path: ['bodyBytesInFlightMax'],
@@ -249,6 +271,7 @@ export const configSchema = z.strictObject({
     })
     .prefault({}),
   atRest: atRest.prefault({}),
+  audit: audit.prefault({}),
   logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
   bounds: checkedBounds.prefault({}),
 });

@@ -6,6 +6,9 @@ import type { Principal } from '../tenancy/principal.ts';
 
 export type JobFacts = IngestFileJob | ExpireFileJob | ExpireStoreJob;
 
+/** Every kind, for whoever must know them all at run time; a kind that is missing here does not compile. */
+export const jobKinds: Readonly<Record<JobFacts['kind'], true>> = { ingest_file: true, expire_file: true, expire_store: true };
+
 /** Index a file in a store. */
 export interface IngestFileJob {
   readonly id: string;

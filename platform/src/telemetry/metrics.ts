@@ -19,6 +19,12 @@ export interface InferenceObservation {
   readonly durationMs: number;
 }
 
+export interface AuditObservation {
+  readonly leaks: number;
+  readonly inconclusive: number;
+  readonly finishedAtMs: number;
+}
+
 export interface Gauges {
   readonly queued: () => number;
   readonly inFlight: () => number;
@@ -42,6 +48,8 @@ export interface Metrics {
   observeHttp(route: string, method: string, status: number): void;
   /** Stored content of `column` did not open under the tenant that asked for it. */
   observeIsolationAlarm(tenantId: string, column: string): void;
+  /** What the last isolation audit of this process found; for operators alone. */
+  observeAudit(observation: AuditObservation): void;
   watch(gauges: Gauges): void;
   watchResidents(read: () => ResidentFigures): void;
   /** Prometheus text format 0.0.4. The series of single tenants are for operators alone: one tenant's traffic is not another's to see. */
@@ -71,6 +79,11 @@ export function createMetrics(tenantsMax = 200): Metrics {
     observeRefusal: (tenantId, code) => instruments.refusals.inc({ tenant: tenantLabel(tenantId), code }),
     observeHttp: (route, method, status) => instruments.http.inc({ route, method, status }),
     observeIsolationAlarm: (tenantId, column) => instruments.isolationAlarms.inc({ tenant: tenantLabel(tenantId), column }),
+    observeAudit: ({ leaks, inconclusive, finishedAtMs }) => {
+      instruments.auditLeaks.set(leaks);
+      instruments.auditInconclusive.set(inconclusive);
+      instruments.auditFinished.set(finishedAtMs / 1_000);
+    },
     watch: (gauges) => watchGauges(registry, gauges),
     // What comes into memory and goes tells of single tenants: for operators.
     watchResidents: (read) => watchResidents(ofTenants, read),
@@ -141,7 +154,30 @@ function instrumentsOf(registry: Registry, ofTenants: Registry) {
       labelNames: ['route', 'method', 'status'] as const,
       registers,
     }),
+    ...auditInstruments(ofTenants),
     tenantsFolded: new Counter({ name: 'bulkhead_metrics_tenants_folded_total', help: 'Observations counted under __other__', registers }),
+  };
+}
+
+/** Of the last audit of this process. */
+function auditInstruments(ofOperators: Registry) {
+  const registers = [ofOperators];
+  return {
+    auditLeaks: new Gauge({
+      name: 'bulkhead_audit_leaks',
+      help: 'Leaks found by the last isolation audit; alert above 0',
+      registers,
+    }),
+    auditInconclusive: new Gauge({
+      name: 'bulkhead_audit_inconclusive',
+      help: 'Probes of the last isolation audit that could not be judged',
+      registers,
+    }),
+    auditFinished: new Gauge({
+      name: 'bulkhead_audit_finished_timestamp_seconds',
+      help: 'When the last isolation audit ended; 0 before the first',
+      registers,
+    }),
   };
 }
 
