@@ -90,6 +90,122 @@ export function buildDocx(paragraphs: readonly DocxParagraph[]): Buffer {
   return buildZip(docxEntries(paragraphs));
 }
 
+const relationshipType = 'http://schemas.openxmlformats.org/officeDocument/2006/relationships';
+const packageRelations = 'http://schemas.openxmlformats.org/package/2006/relationships';
+
+function relationsPart(relations: readonly (readonly [id: string, kind: string, target: string])[]): string {
+  const entries = relations.map(([id, kind, target]) => `<Relationship Id="${id}" Type="${relationshipType}/${kind}" Target="${target}"/>`);
+  return `<?xml version="1.0"?><Relationships xmlns="${packageRelations}">${entries.join('')}</Relationships>`;
+}
+
+/** A cell by the XML of its `c` element, or a text (shared), a number. */
+export type SheetCell = string | number | { readonly xml: string };
+
+export interface Sheet {
+  readonly name: string;
+  readonly rows: readonly (readonly SheetCell[])[];
+  readonly state?: 'hidden';
+}
+
+/** Cell styles: 0 a number, 1 a date, 2 a date and time of the workbook's own, 3 a time, 4 a percentage in words. */
+const styles =
+  '<styleSheet><numFmts><numFmt numFmtId="164" formatCode="yyyy\\-mm\\-dd hh:mm"/><numFmt numFmtId="165" formatCode="0.0&quot; days&quot;"/></numFmts>' +
+  '<cellStyleXfs><xf numFmtId="14"/></cellStyleXfs>' +
+  '<cellXfs><xf numFmtId="0"/><xf numFmtId="14"/><xf numFmtId="164"/><xf numFmtId="20"/><xf numFmtId="165"/></cellXfs></styleSheet>';
+
+export function xlsxEntries(sheets: readonly Sheet[]): ZipEntry[] {
+  const strings: string[] = [];
+  const shared = (text: string): number => strings.push(text) - 1;
+  const cellOf = (cell: SheetCell): string => {
+    if (typeof cell === 'number') return `<c><v>${cell}</v></c>`;
+    return typeof cell === 'string' ? `<c t="s"><v>${shared(cell)}</v></c>` : cell.xml;
+  };
+  const worksheets = sheets.map(({ rows }, index) => ({
+    name: `xl/worksheets/sheet${index + 1}.xml`,
+    content: `<worksheet><sheetData>${rows.map((row) => `<row>${row.map(cellOf).join('')}</row>`).join('')}</sheetData></worksheet>`,
+  }));
+  const listed = sheets.map(
+    ({ name, state = 'visible' }, index) =>
+      `<sheet name="${escapeXml(name)}" sheetId="${index + 1}" state="${state}" r:id="rId${index + 1}"/>`,
+  );
+  return [
+    { name: '[Content_Types].xml', content: '<Types/>' },
+    { name: 'xl/workbook.xml', content: `<?xml version="1.0"?><workbook><sheets>${listed.join('')}</sheets></workbook>` },
+    {
+      name: 'xl/_rels/workbook.xml.rels',
+      content: relationsPart([
+        ...sheets.map((_, index) => [`rId${index + 1}`, 'worksheet', `worksheets/sheet${index + 1}.xml`] as const),
+        ['rIdS', 'sharedStrings', '/xl/sharedStrings.xml'],
+        ['rIdF', 'styles', 'styles.xml'],
+      ]),
+    },
+    { name: 'xl/styles.xml', content: styles },
+    { name: 'xl/sharedStrings.xml', content: `<sst>${strings.map((text) => `<si><t>${escapeXml(text)}</t></si>`).join('')}</sst>` },
+    ...worksheets,
+  ];
+}
+
+export function buildXlsx(sheets: readonly Sheet[]): Buffer {
+  return buildZip(xlsxEntries(sheets));
+}
+
+export interface Slide {
+  readonly title?: string;
+  readonly paragraphs?: readonly string[];
+  readonly table?: readonly (readonly string[])[];
+  readonly notes?: string;
+  readonly isHidden?: boolean;
+  /** More XML inside the shape tree. */
+  readonly more?: string;
+}
+
+const paragraph = (text: string): string => `<a:p><a:r><a:t>${escapeXml(text)}</a:t></a:r></a:p>`;
+
+function shape(placeholder: string | undefined, paragraphs: readonly string[]): string {
+  const ph = placeholder === undefined ? '' : `<p:ph type="${placeholder}"/>`;
+  return `<p:sp><p:nvSpPr><p:nvPr>${ph}</p:nvPr></p:nvSpPr><p:txBody>${paragraphs.map(paragraph).join('')}</p:txBody></p:sp>`;
+}
+
+function slideXml({ title, paragraphs = [], table, isHidden = false, more = '' }: Slide): string {
+  const rows = table?.map((row) => `<a:tr>${row.map((cell) => `<a:tc><a:txBody>${paragraph(cell)}</a:txBody></a:tc>`).join('')}</a:tr>`);
+  const shapes = [
+    shape('sldNum', ['17']),
+    ...(paragraphs.length === 0 ? [] : [shape(undefined, paragraphs)]),
+    ...(title === undefined ? [] : [shape('ctrTitle', [title])]),
+    ...(rows === undefined ? [] : [`<p:graphicFrame><a:tbl>${rows.join('')}</a:tbl></p:graphicFrame>`]),
+  ];
+  return `<?xml version="1.0"?><p:sld${isHidden ? ' show="0"' : ''}><p:cSld><p:spTree>${shapes.join('')}${more}</p:spTree></p:cSld></p:sld>`;
+}
+
+/** Slides are stored in the opposite order: only the relationships say which comes first. */
+export function pptxEntries(slides: readonly Slide[]): ZipEntry[] {
+  const numberOf = (index: number): number => slides.length - index;
+  const ids = slides.map((_, index) => `<p:sldId id="${256 + index}" r:id="rId${index}"/>`);
+  const entries = slides.flatMap((slide, index): ZipEntry[] => {
+    const name = `slide${numberOf(index)}.xml`;
+    const own = { name: `ppt/slides/${name}`, content: slideXml(slide) };
+    if (slide.notes === undefined) return [own];
+    return [
+      own,
+      { name: `ppt/slides/_rels/${name}.rels`, content: relationsPart([['rId1', 'notesSlide', `../notesSlides/notes-${name}`]]) },
+      { name: `ppt/notesSlides/notes-${name}`, content: `<p:notes>${shape('body', [slide.notes])}${shape('sldNum', ['17'])}</p:notes>` },
+    ];
+  });
+  return [
+    { name: '[Content_Types].xml', content: '<Types/>' },
+    { name: 'ppt/presentation.xml', content: `<p:presentation><p:sldIdLst>${ids.join('')}</p:sldIdLst></p:presentation>` },
+    {
+      name: 'ppt/_rels/presentation.xml.rels',
+      content: relationsPart(slides.map((_, index) => [`rId${index}`, 'slide', `slides/slide${numberOf(index)}.xml`] as const)),
+    },
+    ...entries.toReversed(),
+  ];
+}
+
+export function buildPptx(slides: readonly Slide[]): Buffer {
+  return buildZip(pptxEntries(slides));
+}
+
 export interface PdfLine {
   readonly text: string;
   readonly size?: number;

@@ -179,10 +179,10 @@ function inflate(content: Buffer, header: EntryHeader, bytesMax: number): Buffer
   }
 }
 
-/** Archives in archives are not opened; only Word's own embedded objects may be there, and they are dropped unread. */
+/** Archives in archives are not opened; only the embedded objects of Office may be there, and they are dropped unread. */
 function assertNotArchive(name: string, bytes: Buffer): void {
   const isZip = bytes.length > 4 && bytes.readUInt32LE(0) === localSignature;
-  if (isZip && !name.startsWith('word/embeddings/')) throw limit('an archive within the archive is not opened');
+  if (isZip && !/^(?:word|xl|ppt)\/embeddings\//.test(name)) throw limit('an archive within the archive is not opened');
 }
 
 function tooLarge(): BulkheadError {

@@ -13,10 +13,10 @@ export function detectFormat(filename: string, bytes: Uint8Array): DocumentForma
     throw new BulkheadError('unsupported_file_type', `files named ${quoteInput(`.${extension}`)} cannot be read`);
   }
   const signature = signatureOf(bytes);
-  if (format === 'docx' && signature === 'ole2') {
-    throw new BulkheadError('encrypted_document', 'the document is encrypted, or in the older .doc format');
+  const expected = signatureOfFormat.get(format);
+  if (expected === 'zip' && signature === 'ole2') {
+    throw new BulkheadError('encrypted_document', 'the document is encrypted, or in the older binary format');
   }
-  const expected = format === 'pdf' || format === 'docx' ? signatureOfFormat[format] : undefined;
   if (signature !== expected) {
     throw new BulkheadError('file_type_mismatch', `the name says ${format}, the content ${signature ?? 'does not'}`);
   }
@@ -32,6 +32,8 @@ const formatOfExtension = new Map<string, DocumentFormat>([
   ...entriesOf('json', 'json jsonl ndjson'),
   ...entriesOf('pdf', 'pdf'),
   ...entriesOf('docx', 'docx'),
+  ...entriesOf('xlsx', 'xlsx'),
+  ...entriesOf('pptx', 'pptx'),
 ]);
 
 function entriesOf(format: DocumentFormat, extensions: string): [string, DocumentFormat][] {
@@ -44,7 +46,12 @@ function extensionOf(filename: string): string {
   return dot < 0 ? '' : base.slice(dot + 1).toLowerCase();
 }
 
-const signatureOfFormat = { pdf: 'pdf', docx: 'zip' } as const;
+const signatureOfFormat = new Map<DocumentFormat, string>([
+  ['pdf', 'pdf'],
+  ['docx', 'zip'],
+  ['xlsx', 'zip'],
+  ['pptx', 'zip'],
+]);
 
 /** First bytes of formats that are never text; https://en.wikipedia.org/wiki/List_of_file_signatures. */
 const signatures: readonly (readonly [string, readonly number[]])[] = [

@@ -18,6 +18,7 @@ export interface DocumentReaderBounds {
 
 const waitingMaxDefault = 64;
 const memoryWatchIntervalMs = 50;
+const startTimeoutMs = 60_000;
 const bytesPerMb = 1_024 * 1_024;
 
 export class DocumentReader implements AsyncDisposable {
@@ -54,9 +55,10 @@ export class DocumentReader implements AsyncDisposable {
 
   async #readNow(task: ReadingTask, signal: AbortSignal): Promise<ReadDocument> {
     signal.throwIfAborted();
-    const worker = this.#worker ?? this.#startWorker();
     try {
-      const result = await exchange(worker, task, { signal, ...this.#bounds });
+      const worker = this.#worker ?? (await this.#startWorker(signal));
+      const result = await exchange(worker, { task, signal, ...this.#bounds });
+      if (result.kind === 'ready') throw workerDied(undefined);
       if (result.kind === 'refused') throw new BulkheadError(result.code, result.message);
       return result.document;
     } catch (error) {
@@ -65,7 +67,8 @@ export class DocumentReader implements AsyncDisposable {
     }
   }
 
-  #startWorker(): Worker {
+  /** Loading the parsers is no document's time: on a busy machine it takes seconds. */
+  async #startWorker(signal: AbortSignal): Promise<Worker> {
     const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
     const worker = new Worker(new URL(`./reading-worker.${extension}`, import.meta.url), {
       env: {},
@@ -78,6 +81,7 @@ export class DocumentReader implements AsyncDisposable {
     // Without this an idle reader would keep the process alive.
     worker.unref();
     this.#worker = worker;
+    await exchange(worker, { task: undefined, signal, ...this.#bounds, parseTimeoutMs: startTimeoutMs });
     return worker;
   }
 
@@ -89,11 +93,13 @@ export class DocumentReader implements AsyncDisposable {
 }
 
 interface ExchangeBounds extends DocumentReaderBounds {
+  /** Undefined: only wait for what the worker says by itself. */
+  readonly task: ReadingTask | undefined;
   readonly signal: AbortSignal;
 }
 
 /** Hands a task over and waits for its result, the worker's death, the timer, the memory watch or the signal, whichever is first. */
-async function exchange(worker: Worker, task: ReadingTask, bounds: ExchangeBounds): Promise<ReadingResult> {
+async function exchange(worker: Worker, bounds: ExchangeBounds): Promise<ReadingResult> {
   const { promise, resolve, reject } = Promise.withResolvers<ReadingResult>();
   const onError = (error: Error & { readonly code?: string }) => {
     reject(error.code === 'ERR_WORKER_OUT_OF_MEMORY' ? tooMuchMemory(bounds.parseMemoryMb) : workerDied(error));
@@ -106,7 +112,7 @@ async function exchange(worker: Worker, task: ReadingTask, bounds: ExchangeBound
   bounds.signal.addEventListener('abort', onAbort, { once: true });
   worker.ref();
   try {
-    worker.postMessage(task);
+    if (bounds.task !== undefined) worker.postMessage(bounds.task);
     return await promise;
   } finally {
     worker.unref();

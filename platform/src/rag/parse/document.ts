@@ -10,7 +10,7 @@ export interface TextBlock {
   readonly headingLevel?: number | undefined;
 }
 
-export type DocumentFormat = 'text' | 'markdown' | 'html' | 'csv' | 'json' | 'pdf' | 'docx';
+export type DocumentFormat = 'text' | 'markdown' | 'html' | 'csv' | 'json' | 'pdf' | 'docx' | 'xlsx' | 'pptx';
 
 /**
  * Ceilings of one document, beside the memory and time of the worker. Declared sizes are never believed: bytes are counted while
@@ -28,5 +28,10 @@ export const documentLimits = {
   pdfStreamInflatedBytesMax: 100 * 1_024 * 1_024,
   csvColumnsMax: 1_000,
   csvCellBytesMax: 64 * 1_024,
+  sheetColumnsMax: 16_384,
+  sheetRowsMax: 1_048_576,
+  sheetSharedStringsMax: 1_000_000,
+  /** Twice what Excel itself can hold. */
+  cellCharactersMax: 64 * 1_024,
   textCharactersMax: 50_000_000,
 } as const;

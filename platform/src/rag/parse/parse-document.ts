@@ -8,6 +8,8 @@ import { parseHtml } from './html.ts';
 import { parseJson } from './json.ts';
 import { parsePdf } from './pdf.ts';
 import { parseMarkdown, parsePlainText } from './plain-text.ts';
+import { parsePptx } from './pptx.ts';
+import { parseXlsx } from './xlsx.ts';
 
 /**
  * The text of an uploaded file. Runs hostile input through big parsers: call it only inside the worker of `DocumentReader`.
@@ -44,6 +46,10 @@ function parseFormat(format: DocumentFormat, filename: string, bytes: Uint8Array
       return parsePdf(bytes);
     case 'docx':
       return parseDocx(bytes);
+    case 'xlsx':
+      return parseXlsx(bytes);
+    case 'pptx':
+      return parsePptx(bytes);
     default:
       return format satisfies never;
   }

@@ -9,6 +9,9 @@ parentPort?.on('message', (task: ReadingTask) => {
   void read(task).then((result) => parentPort?.postMessage(result));
 });
 
+const ready: ReadingResult = { kind: 'ready' };
+parentPort?.postMessage(ready);
+
 async function read(task: ReadingTask): Promise<ReadingResult> {
   try {
     const { format, blocks } = await parseDocument(task.filename, task.bytes);

@@ -22,5 +22,7 @@ export interface ReadChunk {
 }
 
 export type ReadingResult =
+  /** Said once, when the parsers are loaded. */
+  | { readonly kind: 'ready' }
   | { readonly kind: 'read'; readonly document: ReadDocument }
   | { readonly kind: 'refused'; readonly code: ErrorCode; readonly message: string };
