@@ -12,6 +12,7 @@ import { admitMasterKeys } from './adapters/postgres/master-keys.ts';
 import { PostgresTableUpkeep } from './adapters/postgres/table-upkeep.ts';
 import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts';
 import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
+import { SpoolFolder } from './adapters/spool-folder/spool-folder.ts';
 import { createAdmission } from './admission/admit.ts';
 import { createOutputEstimates } from './admission/estimate.ts';
 import { openKeyRing } from './app/at-rest.ts';
@@ -125,7 +126,8 @@ export async function openApp(options: AppOptions): Promise<App> {
     isOperator: (headers) => edge.operator(headers),
     probe: () => probe(database),
   });
-  const gateway = createGateway({ routes, authenticate: edge, bounds: config.bounds, clock, ids, logger, metrics });
+  const spool = new SpoolFolder({ directory: join(config.dataDir, 'spool') });
+  const gateway = createGateway({ routes, authenticate: edge, spool, bounds: config.bounds, clock, ids, logger, metrics });
   stack.use(gateway);
   const address = await openDoor(stack, gateway, { options, routes, door, audits });
   startBehind(stack, { config, database, identity, gateway, directory, lifecycle, logger });

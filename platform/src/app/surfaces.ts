@@ -77,7 +77,7 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
   return [
     ...inferenceRoutes(path),
     ...responseRoutes({ ...path, retrieval, ids, contextTokensMax }),
-    ...fileRoutes({ nowMs }),
+    ...fileRoutes({ nowMs, documentBytesMax: config.bounds.documentBytesMax }),
     ...vectorStoreRoutes({ retrieval, pollAfterMs }),
     ...control.map((route) => seenAtOnce(route, identity)),
     ...auditRoutes({ audits }),

@@ -121,8 +121,14 @@ const atRest = masterKey
 
 const bounds = z.strictObject({
   bodyBytesMax: positiveInt.default(10 * 1_024 * 1_024),
-  uploadBytesMax: positiveInt.default(50 * 1_024 * 1_024),
-  /** Bodies in memory, all requests together; beyond it 503. One tenant alone gets half, which must hold its largest upload. */
+  /** The file of an upload whose purpose is batch, fine-tune or evals; OpenAI's own limit. */
+  uploadBytesMax: positiveInt.default(512 * 1_024 * 1_024),
+  /** The file of any other upload, and what can be put into a vector store: a document is read in memory. */
+  documentBytesMax: positiveInt.default(50 * 1_024 * 1_024),
+  uploadTimeoutMs: positiveInt.default(600_000),
+  /** Uploads on disk, all requests together; beyond it 503. One tenant alone gets half. */
+  spoolBytesMax: positiveInt.default(4 * 1_024 ** 3),
+  /** Bodies in memory, all requests together; beyond it 503. One tenant alone gets half, which must hold its largest body. */
   bodyBytesInFlightMax: positiveInt.default(256 * 1_024 * 1_024),
   headersTimeoutMs: positiveInt.default(10_000),
   requestTimeoutMs: positiveInt.default(60_000),
@@ -199,15 +205,16 @@ const audit = z.strictObject({
   leakReportDays: positiveInt.max(3_650).default(365),
 });
 
-/** A tenant's half of the bodies in memory must hold the largest it may send, or that one could never pass. */
-const holdsOneBody = {
-  path: ['bodyBytesInFlightMax'],
-  message: 'must be at least twice bodyBytesMax and twice uploadBytesMax plus 524288',
-};
-const checkedBounds = bounds.refine(
-  ({ bodyBytesInFlightMax, bodyBytesMax, uploadBytesMax }) => bodyBytesInFlightMax >= 2 * Math.max(bodyBytesMax, uploadBytesMax + 262_144),
-  holdsOneBody,
-);
+/** A tenant's half of what is in memory, or on disk, must hold the largest it may send, or that one could never pass. */
+const checkedBounds = bounds
+  .refine(({ bodyBytesInFlightMax, bodyBytesMax }) => bodyBytesInFlightMax >= 2 * Math.max(bodyBytesMax, 2 * 1_024 * 1_024), {
+    path: ['bodyBytesInFlightMax'],
+    message: 'must be at least twice bodyBytesMax, and 4194304',
+  })
+  .refine(({ spoolBytesMax, uploadBytesMax }) => spoolBytesMax >= 2 * (uploadBytesMax + 262_144), {
+    path: ['spoolBytesMax'],
+    message: 'must be at least twice uploadBytesMax plus 524288',
+  });
 
 export const configSchema = z.strictObject({
   server: z

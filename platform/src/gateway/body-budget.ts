@@ -1,5 +1,5 @@
 /**
- * The request bodies that are in memory now, all of them together: limits on one body and on connections alone would let a few hundred
+ * The bodies that are in memory now (or, in a second budget, the uploads that are on disk), all of them together: limits on one body and on connections alone would let a few hundred
  * uploads take the process's memory. A body counts from its bytes' arrival until its exchange was served, because its handler holds it so long.
  * One tenant alone gets half: its uploads never refuse another's.
  */
@@ -9,11 +9,13 @@ const retryAfterMs = 1_000;
 
 export class BodyBudget {
   readonly #bytesMax: number;
+  readonly #place: 'memory' | 'disk';
   readonly #ofTenants = new Map<string, number>();
   #bytes = 0;
 
-  constructor(bytesMax: number) {
+  constructor(bytesMax: number, place: 'memory' | 'disk' = 'memory') {
     this.#bytesMax = bytesMax;
+    this.#place = place;
   }
 
   /** Bytes held now. */
@@ -44,9 +46,14 @@ export class BodyBudget {
   }
 
   #refusal(scope: 'gateway' | 'tenant', limitBytes: number): BulkheadError {
-    return new BulkheadError('capacity_unavailable', 'Too many request bodies are in memory. Try again in a moment.', {
-      retryAfterMs,
-      details: { limit: `${scope}.body_bytes`, scope, limit_value: limitBytes },
-    });
+    const limit = this.#place === 'memory' ? `${scope}.body_bytes` : `${scope}.spool_bytes`;
+    return new BulkheadError(
+      'capacity_unavailable',
+      `Too many request bodies are ${this.#place === 'memory' ? 'in memory' : 'on disk'}. Try again in a moment.`,
+      {
+        retryAfterMs,
+        details: { limit, scope, limit_value: limitBytes },
+      },
+    );
   }
 }

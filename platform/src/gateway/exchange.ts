@@ -1,5 +1,6 @@
 /** What a route handler receives and returns; independent of the HTTP framework. */
 import type { IncomingHttpHeaders } from 'node:http';
+import type { FileBody } from '../tenancy/capabilities.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
 
 /** A JSON object that passed the strict parser: bounded depth and keys, no duplicate or prototype keys, well-formed strings. */
@@ -26,7 +27,7 @@ export interface TenantExchange extends Exchange {
 
 export interface Upload {
   readonly fields: Readonly<Record<string, string>>;
-  readonly file: { readonly filename: string; readonly contentType: string; readonly body: Buffer } | undefined;
+  readonly file: { readonly filename: string; readonly contentType: string; readonly body: FileBody } | undefined;
 }
 
 export type Answer = JsonAnswer | BytesAnswer | PartsAnswer | EventsAnswer;

@@ -5,6 +5,8 @@ export type ConfiguredBounds = Pick<
   BoundsConfig,
   | 'bodyBytesMax'
   | 'uploadBytesMax'
+  | 'uploadTimeoutMs'
+  | 'spoolBytesMax'
   | 'bodyBytesInFlightMax'
   | 'headersTimeoutMs'
   | 'requestTimeoutMs'
@@ -15,6 +17,9 @@ export type ConfiguredBounds = Pick<
 
 /** What surrounds the file of an upload: fields, part headers, boundaries. */
 export const uploadOverheadBytes = 262_144;
+
+/** What is in memory of an upload: a chunk from the socket, the same joined to what the last one left, all fields. */
+export const uploadWindowBytes = 524_288;
 
 export interface EdgeBounds {
   readonly headerBytesMax: number;

@@ -28,7 +28,8 @@ export function createHttpServer(bounds: GatewayBounds, events: HttpEvents): Ser
   const server = createServer({
     maxHeaderSize: bounds.headerBytesMax,
     headersTimeout: Math.min(headersTimeoutMs, requestTimeoutMs),
-    requestTimeout: requestTimeoutMs,
+    // Node has one for all: the longest, that of an upload. Other bodies are given up by the edge.
+    requestTimeout: Math.max(requestTimeoutMs, bounds.uploadTimeoutMs),
     // Node looks for both timeouts at this interval; its default of 30 s would be three times the first of them.
     connectionsCheckingInterval: Math.max(20, Math.min(1_000, Math.floor(headersTimeoutMs / 4), Math.floor(requestTimeoutMs / 4))),
     keepAliveTimeout: bounds.keepAliveMs,

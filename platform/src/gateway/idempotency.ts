@@ -113,5 +113,5 @@ function digestOf({ request, upload }: OpenExchange, body: Buffer | undefined): 
   const hash = createHash('sha256').update(`${request.url ?? ''}\n`);
   if (upload === undefined) return hash.update(body ?? '').digest('hex');
   hash.update(JSON.stringify([upload.fields, upload.file?.filename ?? null]));
-  return hash.update(upload.file?.body ?? '').digest('hex');
+  return hash.update(upload.file?.body.sha256 ?? '').digest('hex');
 }

@@ -1,20 +1,20 @@
 /**
- * `multipart/form-data` uploads as OpenAI's clients send them: one file named `file` and a few text fields (RFC 7578, RFC 2046).
- * Parses the body as a whole: it is in memory anyway, searching it for the boundary is linear, and every part is a view, not a copy.
- * Stricter than a browser form needs: what two parsers could read differently is refused.
+ * `multipart/form-data` uploads as OpenAI's clients send them: one file named `file` and a few text fields (RFC 7578). The file goes to disk as it
+ * arrives. Stricter than a browser form needs: what two parsers could read differently is refused.
  */
 import { isUtf8 } from 'node:buffer';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
+import type { SpooledFile, UploadSpool } from '../tenancy/upload-spool.ts';
 import type { Upload } from './exchange.ts';
 import { dotted } from './json-fault.ts';
 import { dispositionOf, safeFilename } from './part-header.ts';
+import { invalid, type PartEvent, PartSplitter } from './part-splitter.ts';
 
 const fieldsMax = 20;
 const fieldBytesMax = 65_536;
+/** Of all fields together: they are in memory. */
+const fieldsBytesMax = 262_144;
 const fieldNameCharactersMax = 128;
-const partHeaderBytesMax = 8_192;
-const crlf = Buffer.from('\r\n');
-const headerEnd = Buffer.from('\r\n\r\n');
 
 /** The boundary of a multipart content type. Throws `unsupported_media_type` for another type, `invalid_multipart` without a usable boundary. */
 export function boundaryOf(contentType: string | undefined): string {
@@ -30,69 +30,105 @@ export function boundaryOf(contentType: string | undefined): string {
   return boundary;
 }
 
-/**
- * The file and the fields. Throws `invalid_multipart` (framing, too many parts, a second file, a repeated name), `body_too_large` for a
- * file over `fileBytesMax`, `invalid_value`, `invalid_encoding` and `invalid_string` for a field.
- */
-export function parseUpload(body: Buffer, boundary: string, fileBytesMax: number): Upload {
-  const fields: Record<string, string> = Object.create(null);
-  let file: Upload['file'];
-  let fieldCount = 0;
-  for (const part of partsOf(body, boundary)) {
-    const { name, filename, contentType } = partFacts(part.head);
-    if (filename === undefined) {
-      if (++fieldCount > fieldsMax) throw invalid(`an upload may have ${fieldsMax} fields; this one has more`);
-      if (name in fields) throw invalid('a field was sent twice', name);
-      fields[name] = fieldText(name, part.content);
-      continue;
+export interface UploadParts {
+  readonly boundary: string;
+  readonly spool: UploadSpool;
+  readonly fileBytesMax: number;
+}
+
+type Part =
+  | { readonly kind: 'field'; readonly name: string; readonly chunks: Buffer[]; bytes: number }
+  | { readonly kind: 'file'; readonly filename: string; readonly contentType: string; readonly file: SpooledFile; bytes: number };
+
+/** An upload while it arrives. Whoever made it disposes of it: its file is on disk until then, also when reading failed. */
+export class IncomingUpload implements AsyncDisposable {
+  readonly #parts: UploadParts;
+  readonly #splitter: PartSplitter;
+  readonly #fields: Record<string, string> = Object.create(null);
+  #fieldCount = 0;
+  #fieldBytes = 0;
+  #part: Part | undefined;
+  #spooled: SpooledFile | undefined;
+  #file: Upload['file'];
+
+  constructor(parts: UploadParts) {
+    this.#parts = parts;
+    this.#splitter = new PartSplitter(parts.boundary);
+  }
+
+  /**
+   * Takes the next bytes of the body, one chunk at a time. Throws `invalid_multipart` (framing, too many parts, a second file, a repeated name),
+   * `body_too_large` for a file over `fileBytesMax`, `invalid_value`, `invalid_encoding` and `invalid_string` for a field, and what the spool throws.
+   */
+  async push(chunk: Buffer): Promise<void> {
+    for (const event of this.#splitter.push(chunk)) {
+      const work = this.#take(event);
+      if (work !== undefined) await work;
     }
-    if (file !== undefined) throw invalid('an upload may have one file; this one has more', name);
+  }
+
+  /** The body has ended. */
+  finish(): Upload {
+    this.#splitter.finish();
+    return { fields: this.#fields, file: this.#file };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#spooled?.[Symbol.asyncDispose]();
+  }
+
+  #take(event: PartEvent): Promise<void> | undefined {
+    switch (event.kind) {
+      case 'head':
+        return this.#begin(event.head);
+      case 'content':
+        return this.#append(event.bytes);
+      case 'end':
+        this.#end();
+        return undefined;
+      default:
+        return event satisfies never;
+    }
+  }
+
+  #begin(head: Buffer): Promise<void> | undefined {
+    const { name, filename, contentType } = partFacts(head);
+    if (filename !== undefined) return this.#beginFile({ name, filename, contentType });
+    if (++this.#fieldCount > fieldsMax) throw invalid(`an upload may have ${fieldsMax} fields; this one has more`);
+    if (name in this.#fields) throw invalid('a field was sent twice', name);
+    this.#part = { kind: 'field', name, chunks: [], bytes: 0 };
+    return undefined;
+  }
+
+  async #beginFile({ name, filename, contentType }: PartFacts & { readonly filename: string }): Promise<void> {
+    if (this.#spooled !== undefined) throw invalid('an upload may have one file; this one has more', name);
     if (name !== 'file') throw invalid('the file must be in the part named file', name);
-    if (part.content.length > fileBytesMax) throw fileTooLarge(part.content.length, fileBytesMax);
-    file = { filename, contentType, body: part.content };
+    this.#spooled = await this.#parts.spool.open();
+    this.#part = { kind: 'file', filename, contentType, file: this.#spooled, bytes: 0 };
   }
-  return { fields, file };
-}
 
-interface Part {
-  readonly head: Buffer;
-  readonly content: Buffer;
-}
-
-/** Splits at the delimiters; every part must be closed, and nothing may stand before the first or after the last. */
-function* partsOf(body: Buffer, boundary: string): Generator<Part> {
-  const delimiter = Buffer.from(`\r\n--${boundary}`);
-  const opening = delimiter.subarray(2);
-  let position = body.subarray(0, 2).equals(crlf) ? 2 : 0;
-  if (!body.subarray(position, position + opening.length).equals(opening)) throw invalid('the body does not begin with the boundary');
-  position += opening.length;
-  while (!isClosing(body, position)) {
-    const headStart = afterDelimiter(body, position);
-    const headStop = body.subarray(headStart, headStart + partHeaderBytesMax + headerEnd.length).indexOf(headerEnd);
-    if (headStop === -1) throw invalid(`the header of a part does not end within ${partHeaderBytesMax} bytes`);
-    const contentStart = headStart + headStop + headerEnd.length;
-    const contentEnd = body.indexOf(delimiter, contentStart - crlf.length);
-    if (contentEnd === -1) throw invalid('the body ends inside a part');
-    yield {
-      head: body.subarray(headStart, headStart + headStop),
-      content: body.subarray(contentStart, Math.max(contentStart, contentEnd)),
-    };
-    position = contentEnd + delimiter.length;
+  #append(bytes: Buffer): Promise<void> | undefined {
+    const part = this.#part;
+    if (part === undefined) return undefined;
+    part.bytes += bytes.length;
+    if (part.kind === 'file') {
+      const { fileBytesMax } = this.#parts;
+      if (part.bytes > fileBytesMax) throw fileTooLarge(fileBytesMax);
+      return part.file.write(bytes);
+    }
+    this.#fieldBytes += bytes.length;
+    if (part.bytes > fieldBytesMax) throw fieldTooLarge(part.name);
+    if (this.#fieldBytes > fieldsBytesMax) throw invalid(`the fields of an upload may have ${fieldsBytesMax} bytes together`);
+    part.chunks.push(Buffer.from(bytes));
+    return undefined;
   }
-}
 
-/** True at the last delimiter's `--`; at most one line end may follow. */
-function isClosing(body: Buffer, position: number): boolean {
-  if (body[position] !== 0x2d || body[position + 1] !== 0x2d) return false;
-  const rest = body.subarray(position + 2);
-  if (rest.length > 0 && !rest.equals(crlf)) throw invalid('something follows the last boundary');
-  return true;
-}
-
-function afterDelimiter(body: Buffer, position: number): number {
-  if (body[position] !== 0x0d || body[position + 1] !== 0x0a)
-    throw invalid('the boundary occurs in the content or is not followed by a line end');
-  return position + 2;
+  #end(): void {
+    const part = this.#part;
+    this.#part = undefined;
+    if (part?.kind === 'file') this.#file = { filename: part.filename, contentType: part.contentType, body: part.file.finish() };
+    if (part?.kind === 'field') this.#fields[part.name] = fieldText(part.name, Buffer.concat(part.chunks));
+  }
 }
 
 interface PartFacts {
@@ -132,21 +168,18 @@ function headersOf(head: string): ReadonlyMap<string, string> {
 
 function fieldText(name: string, content: Buffer): string {
   const param = dotted([name]);
-  if (content.length > fieldBytesMax) {
-    throw new BulkheadError('invalid_value', `a field may have ${fieldBytesMax} bytes; this one has ${content.length}`, { param });
-  }
   if (!isUtf8(content)) throw new BulkheadError('invalid_encoding', 'the field is not UTF-8', { param });
   if (content.includes(0)) throw new BulkheadError('invalid_string', 'a field may not hold U+0000', { param });
   return content.toString('utf8');
 }
 
-function fileTooLarge(bytes: number, bytesMax: number): BulkheadError {
-  return new BulkheadError('body_too_large', `the file may have ${bytesMax} bytes; this one has ${bytes}`, {
+function fieldTooLarge(name: string): BulkheadError {
+  return new BulkheadError('invalid_value', `a field may have ${fieldBytesMax} bytes; this one has more`, { param: dotted([name]) });
+}
+
+export function fileTooLarge(bytesMax: number): BulkheadError {
+  return new BulkheadError('body_too_large', `the file may have ${bytesMax} bytes; this one has more`, {
     param: 'file',
     details: { limit_bytes: bytesMax },
   });
-}
-
-function invalid(message: string, name?: string): BulkheadError {
-  return new BulkheadError('invalid_multipart', message, name === undefined ? {} : { param: dotted([name]) });
 }

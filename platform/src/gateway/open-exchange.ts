@@ -19,6 +19,10 @@ export class OpenExchange implements TenantExchange {
   upload: Upload | undefined;
   /** Taken from the body budget. Written by `readBody`, given back by whoever serves the exchange. */
   bodyBytes = 0;
+  /** Taken from the budget of uploads on disk; the same. */
+  spooledBytes = 0;
+  /** Monotonic milliseconds at which a body that is still being read is given up. */
+  readDeadlineMs: number | undefined;
   stream: EventStream | undefined;
   /** Written by `OpenExchanges` alone; undefined when it is not open. */
   slot: number | undefined;
@@ -29,6 +33,7 @@ export class OpenExchange implements TenantExchange {
   #endedBy: BulkheadError | undefined;
   #failReading: ((error: BulkheadError) => void) | undefined;
   #broken: BulkheadError | undefined;
+  #held: AsyncDisposable | undefined;
 
   constructor(request: IncomingMessage, response: ServerResponse, facts: { readonly requestId: string; readonly startedAtMs: number }) {
     this.request = request;
@@ -103,6 +108,16 @@ export class OpenExchange implements TenantExchange {
     this.#abort?.abort(reason);
   }
 
+  /** What is disposed of when the exchange was served, however it ended. */
+  onServed(held: AsyncDisposable): void {
+    assert(this.#held === undefined, 'an exchange holds one thing');
+    this.#held = held;
+  }
+
+  async release(): Promise<void> {
+    await this.#held?.[Symbol.asyncDispose]();
+  }
+
   /** The connection has closed under the request. */
   clientLeft(): void {
     this.stream?.abandon();
@@ -114,6 +129,7 @@ export class OpenExchange implements TenantExchange {
   /** While the body is read. `fail` is called at most once, with a fault of the transport. */
   onBroken(fail: ((error: BulkheadError) => void) | undefined): void {
     this.#failReading = fail;
+    if (fail === undefined) this.readDeadlineMs = undefined;
     if (fail !== undefined && this.#broken !== undefined) fail(this.#broken);
   }
 

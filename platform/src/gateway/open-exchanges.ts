@@ -1,5 +1,6 @@
 /** The exchanges that are open now: for disconnects, deadlines, heartbeats and an orderly end. */
 import type { Socket } from 'node:net';
+import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { Slots } from '../primitives/slots.ts';
 import type { OpenExchange } from './open-exchange.ts';
 
@@ -38,10 +39,11 @@ export class OpenExchanges {
     return latest?.slot === undefined ? undefined : latest;
   }
 
-  /** Heartbeats and stalls of the streams; `onExpired` gets what is older than `durationMaxMs`. O(open). */
+  /** Heartbeats and stalls of the streams, bodies that do not come; `onExpired` gets what is older than `durationMaxMs`. O(open). */
   sweep(nowMs: number, durationMaxMs: number, onExpired: (exchange: OpenExchange) => void): void {
     for (const exchange of this.#open) {
       exchange.stream?.sweep(nowMs);
+      if (exchange.readDeadlineMs !== undefined && nowMs >= exchange.readDeadlineMs) exchange.breakOff(tooSlow());
       if (nowMs - exchange.startedAtMs >= durationMaxMs) onExpired(exchange);
     }
   }
@@ -56,4 +58,8 @@ export class OpenExchanges {
   all(): readonly OpenExchange[] {
     return [...this.#open];
   }
+}
+
+function tooSlow(): BulkheadError {
+  return new BulkheadError('request_timeout', 'the request did not arrive in time');
 }

@@ -15,6 +15,8 @@ export interface BodyLimits {
   readonly bytesMax: number;
   /** Shared by every exchange. What is taken here counts in `exchange.bodyBytes`; whoever serves the exchange gives it back. */
   readonly budget: BodyBudget;
+  /** From the request's first byte to its last. */
+  readonly timeoutMs: number;
 }
 
 /**
@@ -25,12 +27,13 @@ export interface BodyLimits {
  */
 export function readBody<Parsed>(exchange: OpenExchange, limits: BodyLimits, parse: (body: Buffer) => Parsed): Promise<Parsed> {
   const { request, response } = exchange;
-  const { bytesMax, budget } = limits;
+  const { bytesMax, budget, timeoutMs } = limits;
   const tenantId = exchange.openedScope?.tenantId;
   const declared = Number(request.headers['content-length'] ?? 0);
-  if (declared > bytesMax) throw tooLarge(bytesMax, declared);
+  if (declared > bytesMax) throw bodyTooLarge(bytesMax, declared);
   budget.assertRoom(tenantId, declared);
   if (request.headers.expect !== undefined) response.writeContinue();
+  exchange.readDeadlineMs = exchange.startedAtMs + timeoutMs;
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let received = 0;
@@ -43,7 +46,7 @@ export function readBody<Parsed>(exchange: OpenExchange, limits: BodyLimits, par
     const onChunk = (chunk: Buffer): void => {
       received += chunk.length;
       try {
-        if (received > bytesMax) throw tooLarge(bytesMax, received);
+        if (received > bytesMax) throw bodyTooLarge(bytesMax, received);
         budget.take(tenantId, chunk.length);
         exchange.bodyBytes += chunk.length;
         chunks.push(chunk);
@@ -65,7 +68,7 @@ export function readBody<Parsed>(exchange: OpenExchange, limits: BodyLimits, par
   });
 }
 
-function tooLarge(bytesMax: number, bytes: number): BulkheadError {
+export function bodyTooLarge(bytesMax: number, bytes: number): BulkheadError {
   return new BulkheadError('body_too_large', `the body may have ${bytesMax} bytes; this one has ${bytes} or more`, {
     details: { limit_bytes: bytesMax },
   });

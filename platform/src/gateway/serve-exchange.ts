@@ -8,13 +8,14 @@ import type { CredentialCarrier } from '../auth/authenticate.ts';
 import { credentialOf, tenantFields } from '../auth/credentials.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
+import type { UploadSpool } from '../tenancy/upload-spool.ts';
+import type { BodyBudget } from './body-budget.ts';
 import type { Answer, JsonObject } from './exchange.ts';
-import { uploadOverheadBytes } from './gateway-bounds.ts';
 import { answerOnce, idempotencyKeyOf } from './idempotency.ts';
-import { boundaryOf, parseUpload } from './multipart.ts';
 import type { OpenExchange } from './open-exchange.ts';
 import { isUnexpected } from './openai-error.ts';
 import { announcesBody, readBody } from './read-body.ts';
+import { readUpload } from './read-upload.ts';
 import { checkHeaders, checkTarget, type HeaderRules, refuseEncodedSlash } from './request-checks.ts';
 import type { Route } from './route.ts';
 import type { Router } from './router.ts';
@@ -32,6 +33,9 @@ export interface ServeParts extends SendParts {
   readonly authenticate: EdgeAuthentication;
   readonly headerRules: HeaderRules;
   readonly router: Router;
+  readonly spool: UploadSpool;
+  /** Uploads on disk. */
+  readonly spooled: BodyBudget;
   readonly onRefusal?: ((tenantId: string, code: string) => void) | undefined;
 }
 
@@ -44,7 +48,10 @@ export async function serveExchange(parts: ServeParts, exchange: OpenExchange): 
   } catch (error) {
     refuse(parts, exchange, error);
   } finally {
-    if (exchange.bodyBytes > 0) parts.bodies.give(exchange.openedScope?.tenantId, exchange.bodyBytes);
+    const tenantId = exchange.openedScope?.tenantId;
+    if (exchange.bodyBytes > 0) parts.bodies.give(tenantId, exchange.bodyBytes);
+    await exchange.release();
+    if (exchange.spooledBytes > 0) parts.spooled.give(tenantId, exchange.spooledBytes);
   }
 }
 
@@ -93,8 +100,8 @@ function authoriseOperator(parts: ServeParts, exchange: OpenExchange): void {
   if (!parts.authenticate.operator(exchange.headers)) throw new BulkheadError('invalid_api_key', 'The admin token is not valid.');
 }
 
-/** Reads and parses the body that the route declares into the exchange; returns its bytes. */
-function readCarried(parts: ServeParts, exchange: OpenExchange): Promise<Buffer> | undefined {
+/** Reads and parses the body that the route declares into the exchange; returns its bytes, where they are in memory. */
+function readCarried(parts: ServeParts, exchange: OpenExchange): Promise<Buffer | undefined> | undefined {
   const kind = exchange.route?.body ?? 'none';
   const coding = exchange.headers['content-encoding'];
   if (coding !== undefined && coding.toLowerCase() !== 'identity') {
@@ -120,20 +127,17 @@ function readJson(parts: ServeParts, exchange: OpenExchange, kind: 'json' | 'opt
   if (!isJson(exchange.headers['content-type'])) {
     throw new BulkheadError('unsupported_media_type', 'the content type must be application/json in UTF-8');
   }
-  return readBody(exchange, { bytesMax: parts.bounds.bodyBytesMax, budget: parts.bodies }, (body) => {
+  const { bodyBytesMax: bytesMax, requestTimeoutMs: timeoutMs } = parts.bounds;
+  return readBody(exchange, { bytesMax, budget: parts.bodies, timeoutMs }, (body) => {
     if (body.length > 0 || kind === 'json') exchange.body = parseStrictJson(body);
     return body;
   });
 }
 
-function readMultipart(parts: ServeParts, exchange: OpenExchange): Promise<Buffer> {
-  const { uploadBytesMax } = parts.bounds;
-  const boundary = boundaryOf(exchange.headers['content-type']);
-  return readBody(exchange, { bytesMax: uploadBytesMax + uploadOverheadBytes, budget: parts.bodies }, (body) => {
-    exchange.upload = parseUpload(body, boundary, uploadBytesMax);
-    for (const name in exchange.upload.fields) refuseTenantField(name.replace(/^metadata\[(.*)\]$/, '$1'), name);
-    return body;
-  });
+async function readMultipart(parts: ServeParts, exchange: OpenExchange): Promise<undefined> {
+  const { bodies, spooled, spool, bounds } = parts;
+  exchange.upload = await readUpload(exchange, { fileBytesMax: bounds.uploadBytesMax, bodies, spooled, spool });
+  for (const name in exchange.upload.fields) refuseTenantField(name.replace(/^metadata\[(.*)\]$/, '$1'), name);
 }
 
 const jsonType = /^application\/json\s*(?:;\s*charset\s*=\s*"?utf-8"?\s*)?$/i;

@@ -15,6 +15,7 @@ import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
+import type { UploadSpool } from '../tenancy/upload-spool.ts';
 import { BodyBudget } from './body-budget.ts';
 import { transportError } from './client-error.ts';
 import { type ConfiguredBounds, defaultEdgeBounds, type EdgeBounds, type GatewayBounds } from './gateway-bounds.ts';
@@ -35,6 +36,8 @@ export interface GatewayParts {
   readonly clock: Clock;
   readonly ids: IdSource;
   readonly logger: Logger;
+  /** Where the files of uploads wait until they are stored. */
+  readonly spool: UploadSpool;
   readonly metrics?: GatewayMetrics | undefined;
   /** `host` or `host:port` as clients send it; absent: any. */
   readonly allowedHosts?: readonly string[] | undefined;
@@ -104,6 +107,8 @@ class Edge {
       },
       router: createRouter(parts.routes),
       bodies: new BodyBudget(this.#bounds.bodyBytesInFlightMax),
+      spool: parts.spool,
+      spooled: new BodyBudget(this.#bounds.spoolBytesMax, 'disk'),
       onRefusal: parts.metrics && ((tenantId, code) => parts.metrics?.observeRefusal(tenantId, code)),
     };
     this.#sweeper = setInterval(() => this.#sweep(), this.#bounds.sweepMs).unref();

@@ -269,7 +269,7 @@ describe('timeouts', () => {
   ];
 
   it.each(slow)('ends %s with 408', async (_, bytes) => {
-    await using quick = await startEdge({ bounds: { headersTimeoutMs: 200, requestTimeoutMs: 300 } });
+    await using quick = await startEdge({ bounds: { headersTimeoutMs: 200, requestTimeoutMs: 300, uploadTimeoutMs: 300, sweepMs: 50 } });
     using connection = await openConnection(quick.port);
     connection.write(bytes);
     let answer = await connection.answer();

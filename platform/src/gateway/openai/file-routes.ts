@@ -1,6 +1,7 @@
 /** `/v1/files`: a tenant's uploads. */
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
 import type { Answer, TenantExchange } from '../exchange.ts';
+import { fileTooLarge } from '../multipart.ts';
 import type { TenantRoute } from '../route.ts';
 import { notFound, pageRequestOf } from '../validate.ts';
 import { fileShape, listShape } from './shapes.ts';
@@ -9,7 +10,16 @@ const purposes = new Set(['assistants', 'batch', 'fine-tune', 'vision', 'user_da
 const expirySecondsMin = 3_600;
 const expirySecondsMax = 2_592_000;
 
-export function fileRoutes(parts: { readonly nowMs: () => number }): readonly TenantRoute[] {
+/** Read as a whole by whoever asked for them, never by a parser: they may be larger than a document. */
+const bulkPurposes = new Set(['batch', 'fine-tune', 'evals']);
+
+export interface FileRouteParts {
+  readonly nowMs: () => number;
+  /** Of a file that may become a document. */
+  readonly documentBytesMax: number;
+}
+
+export function fileRoutes(parts: FileRouteParts): readonly TenantRoute[] {
   const route = (method: TenantRoute['method'], path: string, handle: TenantRoute['handle']): TenantRoute => ({
     auth: 'tenant',
     spends: false,
@@ -19,7 +29,7 @@ export function fileRoutes(parts: { readonly nowMs: () => number }): readonly Te
     handle,
   });
   return [
-    route('POST', '/v1/files', (exchange) => upload(exchange, parts.nowMs())),
+    route('POST', '/v1/files', (exchange) => upload(exchange, parts)),
     route('GET', '/v1/files', list),
     route('GET', '/v1/files/:fileId', retrieve),
     route('GET', '/v1/files/:fileId/content', content),
@@ -27,7 +37,7 @@ export function fileRoutes(parts: { readonly nowMs: () => number }): readonly Te
   ];
 }
 
-async function upload(exchange: TenantExchange, nowMs: number): Promise<Answer> {
+async function upload(exchange: TenantExchange, { nowMs, documentBytesMax }: FileRouteParts): Promise<Answer> {
   const file = exchange.upload?.file;
   const fields = exchange.upload?.fields ?? {};
   if (file === undefined) throw new BulkheadError('missing_required_parameter', 'a file part is required', { param: 'file' });
@@ -36,12 +46,13 @@ async function upload(exchange: TenantExchange, nowMs: number): Promise<Answer> 
   if (!purposes.has(purpose)) {
     throw new BulkheadError('invalid_value', `purpose must be one of ${[...purposes].join(', ')}`, { param: 'purpose' });
   }
-  if (file.body.length === 0) throw new BulkheadError('empty_file', 'the file has 0 bytes', { param: 'file' });
+  if (file.body.bytes > documentBytesMax && !bulkPurposes.has(purpose)) throw fileTooLarge(documentBytesMax);
+  if (file.body.bytes === 0) throw new BulkheadError('empty_file', 'the file has 0 bytes', { param: 'file' });
   const stored = await exchange.scope.files.create({
     filename: file.filename,
     purpose,
     body: file.body,
-    expiresAtMs: expiryOf(fields, nowMs),
+    expiresAtMs: expiryOf(fields, nowMs()),
   });
   return { kind: 'json', status: 200, body: fileShape(stored) };
 }

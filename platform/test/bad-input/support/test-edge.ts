@@ -1,5 +1,9 @@
 /** The HTTP edge over a tiny route table, with tenants that exist in memory only. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect } from 'vitest';
+import { SpoolFolder } from '../../../src/adapters/spool-folder/spool-folder.ts';
 import { credentialOf, refuseTenantSelection } from '../../../src/auth/credentials.ts';
 import { BulkheadError } from '../../../src/errors/bulkhead-error.ts';
 import type { EventWriter, TenantExchange } from '../../../src/gateway/exchange.ts';
@@ -11,6 +15,7 @@ import type { LogFields, Logger } from '../../../src/telemetry/logger.ts';
 import type { IdempotencyCabinet, IdempotencyClaim, TenantCapabilities } from '../../../src/tenancy/capabilities.ts';
 import { mintPrincipal } from '../../../src/tenancy/mint-principal.ts';
 import { openTenantScope, type TenantScope } from '../../../src/tenancy/tenant-scope.ts';
+import type { UploadSpool } from '../../../src/tenancy/upload-spool.ts';
 
 export const secret = 'bh_live_secret-of-acme';
 export const otherSecret = 'bh_live_secret-of-globex';
@@ -29,11 +34,14 @@ export interface EdgeOptions {
   readonly routes?: readonly Route[];
   readonly bounds?: Partial<GatewayParts['bounds']>;
   readonly allowedHosts?: readonly string[];
+  readonly spool?: UploadSpool;
 }
 
 const testBounds: GatewayParts['bounds'] = {
   bodyBytesMax: 1_048_576,
   uploadBytesMax: 1_048_576,
+  uploadTimeoutMs: 10_000,
+  spoolBytesMax: 16_777_216,
   bodyBytesInFlightMax: 16_777_216,
   headersTimeoutMs: 10_000,
   requestTimeoutMs: 10_000,
@@ -51,7 +59,9 @@ export async function startEdge(options: EdgeOptions = {}): Promise<TestEdge> {
     [secret, scopeOf('acme', acme)],
     [otherSecret, scopeOf('globex', new FakeCabinet())],
   ]);
+  const directory = mkdtempSync(join(tmpdir(), 'bulkhead-spool-'));
   const gateway = createGateway({
+    spool: options.spool ?? new SpoolFolder({ directory }),
     routes: [...basicRoutes, ...(options.routes ?? [])],
     bounds: { ...testBounds, ...options.bounds },
     authenticate: {
@@ -69,7 +79,17 @@ export async function startEdge(options: EdgeOptions = {}): Promise<TestEdge> {
     allowedHosts: options.allowedHosts,
   });
   const { port, url } = await gateway.listen({ host: '127.0.0.1', port: 0 });
-  return { gateway, port, url, log, acme, [Symbol.asyncDispose]: () => gateway.close() };
+  return {
+    gateway,
+    port,
+    url,
+    log,
+    acme,
+    async [Symbol.asyncDispose]() {
+      await gateway.close();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
 }
 
 const facts = { spends: false } as const;
@@ -98,7 +118,7 @@ const basicRoutes: readonly Route[] = [
     handle: async ({ upload }) => ({
       kind: 'json',
       status: 200,
-      body: { fields: upload?.fields, filename: upload?.file?.filename, type: upload?.file?.contentType, bytes: upload?.file?.body.length },
+      body: { fields: upload?.fields, filename: upload?.file?.filename, type: upload?.file?.contentType, bytes: upload?.file?.body.bytes },
     }),
   },
   {
