@@ -6,6 +6,7 @@ import { projectRoot, runAttached, setUp, toolEnvironment } from './set-up.mjs';
 const benches = {
   gateway: 'platform/bench/gateway/bench-gateway.ts',
   scheduler: 'platform/bench/scheduler/bench-scheduler.ts',
+  residents: 'platform/bench/retrieval/residents.ts',
   retrieval: ['platform/bench/retrieval/quality.ts', 'platform/bench/retrieval/comparison/comparison.ts'],
 };
 

@@ -130,7 +130,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   const gateway = createGateway({ routes, authenticate: edge, spool, bounds: config.bounds, clock, ids, logger, metrics });
   stack.use(gateway);
   const address = await openDoor(stack, gateway, { options, routes, door, audits });
-  startBehind(stack, { config, database, identity, gateway, directory, lifecycle, logger });
+  startBehind(stack, { config, database, identity, gateway, directory, residents: documents.residents, lifecycle, logger });
 
   const opened = stack.move();
   return {

@@ -1,5 +1,5 @@
 /**
- * Searches of one hot store on the embedded engine, from memory and through SQL: `npm run bench -- residents [chunks...] [--dimensions n]`. Text is recombined
+ * Searches of one hot store on the embedded engine, from memory and through SQL: `npm run bench -- residents [chunks...] [--dimensions n] [--full]`. Text is recombined
  * from XQuAD, vectors are random; each answer is compared with the other path's.
  */
 import { parseArgs } from 'node:util';
@@ -23,9 +23,12 @@ const set = readEvaluationSet('xquad-en');
 const random = seededRandom(20_261_127);
 const sentences = set.documents.flatMap((text) => text.split(/(?<=\.) /));
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { dimensions: { type: 'string', default: '384' } } });
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { dimensions: { type: 'string', default: '384' }, full: { type: 'boolean', default: false } },
+});
 const dimensions = Number(values.dimensions);
-const sizes = positionals.length > 0 ? positionals.map(Number) : [100, 1_000, 10_000];
+const sizes = positionals.length > 0 ? positionals.map(Number) : [100, 1_000, ...(values.full ? [10_000, 50_000] : [])];
 const rows: (string | number)[][] = [];
 for (const chunks of sizes) rows.push(await measure(chunks));
 const header = [

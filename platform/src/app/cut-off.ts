@@ -1,4 +1,5 @@
-/** Ends what is running for a tenant that was suspended or is being erased, and for a key that was revoked. New calls are refused by `auth/`. */
+/** Ends what is running for a tenant that was suspended or is being erased, and for a key that was revoked, and forgets what was in memory of the tenant. New calls are refused by `auth/`. */
+import type { ResidentPartitions } from '../adapters/postgres/resident-partitions.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Gateway } from '../gateway/server.ts';
 import type { Logger } from '../telemetry/logger.ts';
@@ -9,6 +10,7 @@ export interface CutOffParts {
   readonly identity: Identity;
   readonly gateway: Gateway;
   readonly directory: TenantDirectory;
+  readonly residents: ResidentPartitions;
   readonly logger: Logger;
 }
 
@@ -34,8 +36,10 @@ export function cutOffRefused(parts: CutOffParts): Disposable {
 }
 
 /** Never rejects. A directory that cannot be read leaves the streams to the second look and to their own bounds. */
-async function look({ gateway, directory, logger }: CutOffParts, change: DirectoryChange): Promise<void> {
+async function look({ gateway, directory, residents, logger }: CutOffParts, change: DirectoryChange): Promise<void> {
   const { kind, tenantId, subjectId } = change;
+  // Whatever changed of a tenant: an active one is read into memory again when it is asked.
+  if (kind === 'tenant') residents.drop(tenantId);
   if (kind === 'subject' || gateway.openExchanges() === 0) return;
   try {
     if (kind === 'tenant') {

@@ -54,6 +54,7 @@ async function search(parts: RetrievalParts, query: RetrievalQuery) {
         filter: query.filter,
         limit: query.limit,
         weights: parts.weights,
+        signal: query.signal,
       });
       if (found === undefined) throw new BulkheadError('not_found', `No vector store found with id ${quoteInput(storeId)}.`);
       rankings.push(found);

@@ -95,6 +95,23 @@ describe('a tenant that is suspended', () => {
     expect(short.choices[0]?.finish_reason).toBe('length');
   });
 
+  it('has nothing of its stores in memory any more, and finds them again afterwards', async () => {
+    const partitions = async () => {
+      const answer = await fetch(`${bulkhead.baseUrl}/metrics`, { headers: { authorization: `Bearer ${adminToken}` } });
+      return Number(/^bulkhead_resident_partitions (\d+)$/m.exec(await answer.text())?.[1]);
+    };
+    const client = clientOf('acme');
+    const store = await client.vectorStores.create({ name: 'notes' });
+    await client.vectorStores.files.uploadAndPoll(store.id, new File(['The harbour opens at six.'], 'harbour.txt'));
+    const find = async () => (await client.vectorStores.search(store.id, { query: 'When does the harbour open?' })).data.length;
+    expect(await find()).toBe(1);
+    await expect.poll(partitions).toBe(1);
+    await asOperator('POST', '/tenants/acme/suspend');
+    await expect.poll(partitions, { timeout: 5_000 }).toBe(0);
+    await asOperator('POST', '/tenants/acme/resume');
+    await expect.poll(find, { timeout: 5_000 }).toBe(1);
+  });
+
   it('takes nobody else along', async () => {
     const first = [Promise.withResolvers<void>(), Promise.withResolvers<void>()] as const;
     const theirs = readChat('globex', first[0].resolve);

@@ -4,6 +4,7 @@ import { PostgresFileCabinet } from '../../src/adapters/postgres/documents-files
 import { PostgresIngestionShelf } from '../../src/adapters/postgres/documents-ingestion.ts';
 import { PostgresJobQueue } from '../../src/adapters/postgres/documents-jobs.ts';
 import { PostgresVectorStoreCabinet } from '../../src/adapters/postgres/documents-stores.ts';
+import { ResidentPartitions } from '../../src/adapters/postgres/resident-partitions.ts';
 import { openResponseCabinet } from '../../src/adapters/postgres/responses.ts';
 import { SiloGone } from '../../src/adapters/postgres/silo-source.ts';
 import { tenantTables } from '../../src/adapters/postgres/tenant-tables.ts';
@@ -23,6 +24,12 @@ const reader = new DocumentReader({ parseTimeoutMs: 20_000, parseMemoryMb: 256 }
 const envelopes = new JobEnvelopes(Buffer.alloc(32, 7));
 const never = new AbortController().signal;
 const stores = new Map<string, string>();
+/** Stays over every move: what it holds is of a database that the tenant has left. */
+const residents = new ResidentPartitions({
+  bounds: { residentBytesMax: 16_000_000, residentBytesPerTenantMax: 8_000_000, residentFillsMax: 2, residentSearchesQueuedMax: 64 },
+  clock: systemClock,
+  logger: silentLogger,
+});
 
 function cabinets(tenant: string) {
   const principal = principalOf(tenant);
@@ -34,6 +41,7 @@ function cabinets(tenant: string) {
     files: new PostgresFileCabinet(common),
     vectorStores: new PostgresVectorStoreCabinet({
       ...common,
+      residents: residents.forTenant(principal, database),
       onEnqueued,
       embedding: { model: 'local-hash-384', dimensions },
       language: 'english',
@@ -53,10 +61,18 @@ async function fill(tenant: string, texts: readonly string[]): Promise<void> {
   await worker.drain();
 }
 
+/** From whatever path answers first, and then all from memory. */
 async function answers(tenant: string): Promise<readonly string[]> {
   const { vectorStores } = cabinets(tenant);
   const asked = ['pump pressure in winter', 'who signs the lease', 'storm damage report'];
-  return Promise.all(asked.map(async (text) => fingerprint(await vectorStores.search(stores.get(tenant) ?? '', question(text)))));
+  const ask = () =>
+    Promise.all(asked.map(async (text) => fingerprint(await vectorStores.search(stores.get(tenant) ?? '', question(text)))));
+  const first = await ask();
+  await residents.settled();
+  const { hits } = residents.figures();
+  expect(await ask()).toEqual(first);
+  expect(residents.figures().hits).toBe(hits + asked.length);
+  return first;
 }
 
 /** Rows of the tenant in the shared database, in every table but those that stay. */
@@ -99,6 +115,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await worker[Symbol.asyncDispose]();
   await reader[Symbol.asyncDispose]();
+  await residents[Symbol.asyncDispose]();
   await world[Symbol.asyncDispose]();
 });
 

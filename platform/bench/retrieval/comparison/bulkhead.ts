@@ -40,6 +40,7 @@ export async function openBulkhead({
 }: BulkheadOptions): Promise<BulkheadSystem> {
   const library = await Library.open({
     embedding: { model, dimensions },
+    residents: { residentBytesMax: 3 * 2 ** 30, residentBytesPerTenantMax: 2 ** 30 },
     ...(dataDir !== undefined && { dataDir }),
   });
   const stores = new Map<number, LoadedStore>();
