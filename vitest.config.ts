@@ -7,6 +7,7 @@ const bothEngines = [
   'platform/test/auth/tenant-registries.test.ts',
   'platform/test/metering/postgres-ledger.test.ts',
   'platform/test/retrieval/{documents,embedding-spaces,ingestion,search,non-interference,work-per-search,resident}.test.ts',
+  'platform/test/lifecycle/{erasure,export}.test.ts',
   'platform/test/silos/tenant-move.test.ts',
   'platform/test/soak/isolation-soak.test.ts',
 ];

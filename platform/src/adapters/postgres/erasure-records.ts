@@ -17,6 +17,8 @@ export interface ErasureProgress {
   readonly before: Readonly<Record<string, number>>;
   /** Needle's surface -> how often the search found it before. */
   readonly foundBefore: Readonly<Record<string, number>>;
+  /** False: the files may not be read, or are another database's. */
+  readonly isSearched: boolean;
   /** Shards that hold rows of the tenant. */
   readonly shards: readonly number[];
   readonly purged?: Purge | undefined;
@@ -31,7 +33,7 @@ export interface ErasureTicket {
 }
 
 const leaseMs = 120_000;
-const noProgress: ErasureProgress = { needles: [], before: {}, foundBefore: {}, shards: [] };
+const noProgress: ErasureProgress = { needles: [], before: {}, foundBefore: {}, isSearched: false, shards: [] };
 
 export class ErasureRecords {
   readonly #database: Database;

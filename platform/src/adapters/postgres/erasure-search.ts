@@ -27,8 +27,7 @@ export async function searchDirectory(root: string, needles: readonly Buffer[], 
 }
 
 /**
- * The files of one server database's relations, by the login's right to read them. Undefined: it has none. Assumes that a checkpoint has written
- * everything out.
+ * The files of one server database's relations, by the login's right to read them and to have everything written out. Undefined: it has none.
  */
 export async function searchServerFiles(
   owner: OwnerDatabase,
@@ -40,6 +39,7 @@ export async function searchServerFiles(
       "SELECT has_function_privilege('pg_read_binary_file(text, bigint, bigint, boolean)', 'EXECUTE') AND pg_has_role('pg_checkpoint', 'MEMBER') AS may",
     );
     if (rights[0]?.may !== true) return undefined;
+    await client.query('CHECKPOINT');
     const tally = new Tally(needles);
     const { rows: relations } = await client.query<{ readonly name: string; readonly path: string; readonly bytes: string }>(
       relationsQuery,

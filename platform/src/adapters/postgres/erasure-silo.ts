@@ -41,6 +41,10 @@ export class SiloSurface {
     }
   }
 
+  async isHome({ tenantId }: Principal): Promise<boolean> {
+    return (await this.#parts.register.find(tenantId))?.state === 'home';
+  }
+
   /** So that its files hold what was written last. */
   async writeOut({ tenantId }: Principal): Promise<void> {
     const { register, silos } = this.#parts;

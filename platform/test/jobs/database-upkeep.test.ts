@@ -1,0 +1,75 @@
+/** The embedded database is vacuumed in quiet moments, and searches beside it are held up for as long as one table takes. */
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { PostgresTableUpkeep } from '../../src/adapters/postgres/table-upkeep.ts';
+import { type DatabaseUpkeepParts, runDatabaseUpkeep, type WornTable } from '../../src/jobs/database-upkeep.ts';
+import { silentLogger } from '../../src/telemetry/logger.ts';
+import { type EmbeddedTestDatabase, openEmbeddedTestDatabase } from '../support/embedded-database.ts';
+
+let db: EmbeddedTestDatabase;
+const query = (text: string) => db.database.withClient(async (client) => (await client.query(text)).rows as Record<string, string>[]);
+
+beforeAll(async () => {
+  db = await openEmbeddedTestDatabase();
+});
+afterAll(() => db[Symbol.asyncDispose]());
+
+/** Until the engine's statistics know of them: it writes them down once a second. */
+async function wearOut(): Promise<void> {
+  await query(`INSERT INTO app.response (tenant_id, id, created_at_ms, response, input_items)
+    SELECT 'acme', 'r' || g, g, '\\x00'::bytea || convert_to(repeat('word ', 20), 'UTF8'), '\\x00'::bytea FROM generate_series(1, 4000) g`);
+  await query("DELETE FROM app.response WHERE tenant_id = 'acme'");
+  await expect.poll(async () => Number((await deadRows())[0]?.['n']), { timeout: 30_000, interval: 300 }).toBeGreaterThanOrEqual(4_000);
+}
+
+const deadRows = () => query("SELECT n_dead_tup AS n FROM pg_stat_user_tables WHERE relname = 'response'");
+
+async function upkeepUntil(
+  parts: Partial<DatabaseUpkeepParts>,
+  isDone: (mended: readonly WornTable[]) => boolean,
+): Promise<readonly WornTable[]> {
+  const mended: WornTable[] = [];
+  const stop = new AbortController();
+  const running = runDatabaseUpkeep(
+    {
+      upkeep: new PostgresTableUpkeep(db.database),
+      openExchanges: () => 0,
+      logger: silentLogger,
+      pauseMs: 5,
+      quietMs: 5,
+      deadRowsMin: 4_000,
+      onMended: (table) => {
+        mended.push(table);
+        if (isDone(mended)) stop.abort();
+      },
+      ...parts,
+    },
+    stop.signal,
+  );
+  await running;
+  return mended;
+}
+
+test('dead rows are removed and the table is analysed, and nothing is vacuumed twice', async () => {
+  await wearOut();
+  const mended = await upkeepUntil({}, (tables) => tables.some(({ name }) => name === 'app.response'));
+  expect(mended.filter(({ name }) => name === 'app.response')).toHaveLength(1);
+  const [row] = await query("SELECT n_dead_tup AS dead, last_vacuum, last_analyze FROM pg_stat_user_tables WHERE relname = 'response'");
+  expect(row?.['last_vacuum']).not.toBeNull();
+  expect(row?.['last_analyze']).not.toBeNull();
+  await expect.poll(async () => Number((await deadRows())[0]?.['n']), { timeout: 30_000, interval: 300 }).toBe(0);
+});
+
+test('a database that is never quiet is mended all the same, later', async () => {
+  await wearOut();
+  let looks = 0;
+  const upkeep = new PostgresTableUpkeep(db.database);
+  const counted: DatabaseUpkeepParts['upkeep'] = {
+    worn: async (rows) => {
+      looks++;
+      return (await upkeep.worn(rows)).filter(({ name }) => name === 'app.response');
+    },
+    mend: (table) => upkeep.mend(table),
+  };
+  await upkeepUntil({ upkeep: counted, openExchanges: () => 1 }, () => true);
+  expect(looks).toBe(21);
+});
