@@ -1,4 +1,4 @@
-/** `bulkhead tenant erase`, `bulkhead tenant receipts`, `bulkhead verify-receipt`. */
+/** `bulkhead tenant erase`, `bulkhead tenant receipts`, `bulkhead verify-receipt`, `bulkhead signing-key`. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { setTimeout as wait } from 'node:timers/promises';
 import { Command } from 'commander';
@@ -75,6 +75,15 @@ export function verifyReceiptCommand(): Command {
       );
     });
   return withOutput(command, 'bulkhead verify-receipt acme-erased.json --public-key bulkhead.pem');
+}
+
+export function signingKeyCommand(): Command {
+  return new Command('signing-key')
+    .description('Print the public key that receipts, archives and audit reports of this installation are checked with.')
+    .addHelpText('after', '\nExample:\n  $ bulkhead signing-key > bulkhead.pem\n')
+    .action((_: unknown, self: Command) => {
+      process.stdout.write(ownKey(self));
+    });
 }
 
 function ownKey(self: Command): string {

@@ -5,7 +5,7 @@ import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { auditCommand } from './audit.ts';
 import { CommandError } from './command-error.ts';
 import { doctorCommand } from './doctor.ts';
-import { verifyReceiptCommand } from './erasure.ts';
+import { signingKeyCommand, verifyReceiptCommand } from './erasure.ts';
 import { keyCommand } from './key.ts';
 import { migrateCommand } from './migrate.ts';
 import { serveCommand } from './serve.ts';
@@ -32,6 +32,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     doctorCommand,
     migrateCommand,
     verifyReceiptCommand,
+    signingKeyCommand,
   ]) {
     program.addCommand(command());
   }

@@ -93,6 +93,8 @@ describe('a tenant at its end', () => {
     const said = await commandDone('tenant', 'erase', 'acme', '--yes', '--receipt', inDirectory('receipt.json'));
     expect(said).toContain('acme was erased');
     expect(await commandDone('verify-receipt', inDirectory('receipt.json'))).toContain('genuine');
+    writeFileSync(inDirectory('key.pem'), await commandDone('signing-key'));
+    expect(await commandDone('verify-receipt', inDirectory('receipt.json'), '--public-key', inDirectory('key.pem'))).toContain('genuine');
     expect(await commandDone('tenant', 'receipts')).toContain('acme');
     const receipt = JSON.parse(readFileSync(inDirectory('receipt.json'), 'utf8')) as {
       body: { surfaces: { name: string; before: number; after: number; kept?: string }[] };
