@@ -28,6 +28,8 @@ const steps: readonly EraseStep[] = [
   'verified',
   'done',
 ];
+/** Those that a database of the tenant's own takes another way. */
+const siloSteps: readonly EraseStep[] = ['planted', 'closed', 'deleting', 'purged'];
 const texts = ['The pump loses pressure in winter.', 'The lease is signed by the tenant.', 'A storm damaged the roof.'];
 
 async function run(dataDir: string, stopAt: string): Promise<NodeJS.Signals | number | null> {
@@ -64,7 +66,7 @@ describe('a process that is killed while it erases a tenant', () => {
       const dataDir = mkdtempSync(join(tmpdir(), 'bulkhead-erasure-kills-'));
       try {
         const neighbour = await prepare(dataDir, isolation);
-        for (const step of steps) expect(await run(dataDir, step), step).toBe('SIGKILL');
+        for (const step of isolation === 'pooled' ? steps : siloSteps) expect(await run(dataDir, step), step).toBe('SIGKILL');
         await expectErased(dataDir, neighbour);
       } finally {
         rmSync(dataDir, { recursive: true, force: true });
@@ -78,7 +80,7 @@ describe('a process that is killed while it erases a tenant', () => {
     const random = seededRandom(11);
     try {
       const neighbour = await prepare(dataDir, 'pooled');
-      for (let kills = 0; kills < 6; kills++) if ((await run(dataDir, `after:${Math.floor(random.next() * 2_000)}`)) === 0) break;
+      for (let kills = 0; kills < 4; kills++) if ((await run(dataDir, `after:${Math.floor(random.next() * 2_000)}`)) === 0) break;
       await expectErased(dataDir, neighbour);
     } finally {
       rmSync(dataDir, { recursive: true, force: true });
