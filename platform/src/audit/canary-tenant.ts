@@ -1,5 +1,6 @@
 /** A tenant with canaries in everything it owns, planted through the same routes a client uses, and cleared away through them. */
 import { setTimeout as wait } from 'node:timers/promises';
+import type { TenantId } from '../primitives/ids.ts';
 import { type AuditBook, Caller, type CallerParts, lettersOf, PlantingError, type SeenAnswer } from './attempt.ts';
 import type { AuditGround, EnrolledTenant } from './audit-ports.ts';
 import { type CanaryTexts, canaryTexts, catalogueText } from './canary-texts.ts';
@@ -49,7 +50,7 @@ export async function plantCanaries(planting: Planting, enrolled: EnrolledTenant
     const caller = new Caller(calling, tenantId, key);
     const texts = canaryTexts(calling.tokens, tenantId);
     calling.facts.set(lettersOf(texts.fact), tenantId);
-    if (kind === 'canary') await clearAway(caller);
+    if (kind === 'canary') await clearAway(calling, caller, tenantId);
     const isWhole = options.kind === 'full' && kind === 'canary';
     const planted = await plantDocuments(caller, texts, { isWhole, isConsented: kind === 'by consent' });
     const responseId = isWhole && options.chatModel !== undefined ? await converse(caller, texts, options.chatModel) : undefined;
@@ -90,8 +91,8 @@ async function plantDocuments(
     body: { file_id: fileId, attributes: { house: bait, mark: secrets.attribute } },
   });
   if (isConsented) return { storeId: store.id, fileId, batchId: undefined, fileIds: [fileId] };
-  const twinId = await upload(caller, 'deliveries.md', texts.twin);
-  const others = isWhole ? [twinId, await upload(caller, 'catalogue.md', catalogueText())] : [twinId];
+  const twinId = await upload(caller, `deliveries-${secrets.filename}.md`, texts.twin);
+  const others = isWhole ? [twinId, await upload(caller, `catalogue-${secrets.filename}.md`, catalogueText())] : [twinId];
   const chunking_strategy = { type: 'static', static: { max_chunk_size_tokens: 100, chunk_overlap_tokens: 0 } };
   const batch = await caller.need<{ readonly id: string }>({
     method: 'POST',
@@ -147,18 +148,32 @@ interface StoreStatus {
   readonly file_counts: { readonly completed: number; readonly failed: number; readonly total: number };
 }
 
-/** Everything that lists show; only for canary tenants, who own nothing else. */
-async function clearAway(caller: Caller): Promise<void> {
+const pagesMax = 20;
+
+/**
+ * What earlier runs left. Only things that bear a genuine token of this very tenant: on a system that leaks, lists show what others own, and an audit
+ * that deleted whatever it is shown would do the damage it looks for.
+ */
+async function clearAway({ tokens }: CallerParts, caller: Caller, tenantId: TenantId): Promise<void> {
   for (const path of ['/v1/vector_stores', '/v1/files']) {
-    for (;;) {
-      const { data } = await caller.need<{ readonly data: readonly { readonly id: string }[] }>({
-        method: 'GET',
-        path: `${path}?limit=100`,
-      });
-      for (const { id } of data) await caller.need({ method: 'DELETE', path: `${path}/${id}` });
-      if (data.length < 100) break;
+    const own: string[] = [];
+    let after = '';
+    for (let page = 0; page < pagesMax; page++) {
+      const { data, has_more, last_id } = await caller.need<ListPage>({ method: 'GET', path: `${path}?limit=100${after}` });
+      const isOwn = ({ name, filename }: ListPage['data'][number]) =>
+        tokens.find(`${name ?? ''} ${filename ?? ''}`).some(({ token }) => tokens.belongsTo(token, tenantId));
+      own.push(...data.filter(isOwn).map(({ id }) => id));
+      if (!has_more) break;
+      after = `&after=${last_id}`;
     }
+    for (const id of own) await caller.ask({ method: 'DELETE', path: `${path}/${id}` });
   }
+}
+
+interface ListPage {
+  readonly data: readonly { readonly id: string; readonly name?: string; readonly filename?: string }[];
+  readonly has_more: boolean;
+  readonly last_id: string | null;
 }
 
 const clearingMaxMs = 60_000;
@@ -184,7 +199,7 @@ export async function removeCanaries({ ground, calling }: Planting, tenant: Cana
   const answers: Record<string, SeenAnswer> = {};
   try {
     for (const [route, path] of deletions) if (path !== undefined) answers[route] = await caller.ask({ method: 'DELETE', path });
-    if (enrolled.kind === 'canary') await clearAway(caller);
+    if (enrolled.kind === 'canary') await clearAway(calling, caller, enrolled.tenantId);
   } catch (error) {
     book.add(cleaningFinding(tenant, error));
   } finally {

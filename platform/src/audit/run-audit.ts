@@ -11,7 +11,7 @@ import type { CanaryTokens } from './canary-token.ts';
 import { probeConfusion } from './probes/confusion.ts';
 import { probeCredentials } from './probes/credentials.ts';
 import { probeDoors } from './probes/doors.ts';
-import { probeInside, probeJobs } from './probes/inside.ts';
+import { probeCatalogue, probeInside, probeJobs } from './probes/inside.ts';
 import { probeLimits } from './probes/limits.ts';
 import { type ProbeContext, pairsOf } from './probes/probe-context.ts';
 import { type PendingDeletions, probeRoutes } from './probes/routes.ts';
@@ -139,6 +139,8 @@ async function attack(running: Running, enrolled: readonly EnrolledTenant[]): Pr
   let measured: Measured = { recallFloor: { min: null, tenant: null, queries: 0 }, timing: [] };
   let pending: PendingDeletions = [];
   try {
+    // Before anything is planted: it needs nothing, and on a broken system it may be all that can be said.
+    if (order.only?.includes('inside') !== false) await probeCatalogue({ ...parts, book });
     order.onStep?.('planting canaries');
     for (const tenant of enrolled) planted.push(await plantCanaries(planting, tenant));
     const context: ProbeContext = { ...parts, kind, tenants: planted, pairs: pairsOf(planted), book, calling };

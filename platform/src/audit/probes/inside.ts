@@ -5,13 +5,12 @@ import { jobCases, tableCases } from '../surface-cases.ts';
 import type { Pair, ProbeContext } from './probe-context.ts';
 
 export async function probeInside(context: ProbeContext): Promise<void> {
-  await probeCatalogue(context);
   for (const tenant of context.tenants) await probeTables(context, tenant);
   for (const pair of context.pairs) await probeWalls(context, pair);
 }
 
 /** L: each finding of the lint is a hole, whether or not anybody has found it yet. */
-async function probeCatalogue({ truth, book, registry }: ProbeContext): Promise<void> {
+export async function probeCatalogue({ truth, book, registry }: Pick<ProbeContext, 'truth' | 'book' | 'registry'>): Promise<void> {
   const beganMs = performance.now();
   const findings = await truth.lint();
   const tables = await registry.tables();

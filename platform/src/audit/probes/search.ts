@@ -170,7 +170,13 @@ async function crowdStore(victim: CanaryTenant) {
   const { caller, ids, texts } = victim;
   const form = new FormData();
   form.set('purpose', 'assistants');
-  form.set('file', new File([Array.from({ length: 8 }, (_, index) => `${twinText(texts.bait)} Round ${index}.`).join('\n')], 'crowd.md'));
+  form.set(
+    'file',
+    new File(
+      [Array.from({ length: 8 }, (_, index) => `${twinText(texts.bait)} Round ${index}.`).join('\n')],
+      `crowd-${texts.secrets.filename}.md`,
+    ),
+  );
   const encoded = new Response(form);
   const { id: fileId } = await caller.need<{ readonly id: string }>({
     method: 'POST',
