@@ -22,6 +22,7 @@ function ticketsOf(tenants: number): readonly Ticket[] {
     user: `user-${Math.floor(index / tenants)}`,
     weight: [1, 4, 8][index % 3] ?? 1,
     inputTokens: 100 + (index % 50),
+    workClass: 'interactive',
     predictedOutputTokens: 200,
     bytes: 500,
   }));

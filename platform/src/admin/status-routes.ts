@@ -60,6 +60,7 @@ function poolShape(pool: PoolSnapshot) {
     queued: pool.queued,
     tenants: pool.tenants.map((tenant) => ({
       tenant: tenant.tenantId,
+      class: tenant.workClass,
       queued: tenant.queued,
       in_flight: tenant.inFlight,
       weight: tenant.weight,

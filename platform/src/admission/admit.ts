@@ -6,6 +6,7 @@ import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
 import { Slots } from '../primitives/slots.ts';
+import type { WorkClass } from '../primitives/work-class.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
 import type { OutputReserve } from './estimate.ts';
 import type { LimitScope, LimitState, LimitStore, ReserveOutcome } from './limit-store.ts';
@@ -20,6 +21,8 @@ export interface AdmissionParts {
 
 export interface Demand {
   readonly scope: TenantScope;
+  /** Absent: interactive. */
+  readonly workClass?: WorkClass;
   readonly inputTokens: number;
   readonly output: OutputReserve;
 }
@@ -45,6 +48,9 @@ interface LiveReservation {
   tokens: number;
 }
 
+/** Batch work stops here, so that a tenant's own documents never use up what its people need. */
+const batchShare = 0.75;
+
 /** Renews what runs longer than a third of its lease and reaps what was forgotten, on one timer for all. */
 export function createAdmission(parts: AdmissionParts): Admission {
   const live = new Slots<LiveReservation>();
@@ -65,7 +71,14 @@ export function createAdmission(parts: AdmissionParts): Admission {
       const id = parts.ids.next('rsv_');
       const scopes = scopesOf(demand.scope);
       const tokens = tokensToReserve(demand, scopes);
-      const outcome = await parts.store.reserve({ reservationId: id, leaseMs: parts.leaseMs, amounts: { requests: 1, tokens }, scopes });
+      const share = demand.workClass === 'batch' ? batchShare : 1;
+      const outcome = await parts.store.reserve({
+        reservationId: id,
+        leaseMs: parts.leaseMs,
+        amounts: { requests: 1, tokens },
+        scopes,
+        share,
+      });
       if (outcome.kind !== 'reserved') throw refusalOf(outcome);
       const entry: LiveReservation = { id, tokens: 0 };
       let slot: number | undefined = live.put(entry);

@@ -23,6 +23,8 @@ export interface ReserveRequest {
   readonly amounts: { readonly requests: number; readonly tokens: number };
   /** Outermost first; all must pass. */
   readonly scopes: readonly LimitScope[];
+  /** Part of each limit that may be in use afterwards, greater than 0, at most 1 (absent). A concurrency limit leaves at least one slot. */
+  readonly share?: number;
 }
 
 export interface LimitState {

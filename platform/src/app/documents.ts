@@ -21,7 +21,7 @@ import type { IngestionShelf } from '../rag/ingest.ts';
 import type { SealJob } from '../rag/job-queue.ts';
 import { DocumentReader } from '../rag/parse/document-reader.ts';
 import type { InferenceParts } from '../request-path/serve-inference.ts';
-import { serveIngestionEmbedding } from '../request-path/serve-ingestion.ts';
+import { ingestionCallTokensMax, serveIngestionEmbedding } from '../request-path/serve-ingestion.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { PlacementKeeper } from '../tenancy/placement.ts';
 import type { Principal } from '../tenancy/principal.ts';
@@ -141,17 +141,15 @@ function dataSource(
 }
 
 /** Embeds as the tenant of the job, in the tenant's turn and on the tenant's bill. */
-function embedderOf(
+async function embedderOf(
   parts: DocumentParts,
   data: TenantDataSource,
   job: { readonly model: string; readonly principal: Principal },
-): Embedder {
-  let scope: Promise<TenantScope> | undefined;
+): Promise<Embedder> {
+  const scope = await scopeOf(parts, data, job.principal);
   return {
-    async embed(texts, signal) {
-      scope ??= scopeOf(parts, data, job.principal);
-      return serveIngestionEmbedding(parts.path, { scope: await scope, model: job.model, texts, signal });
-    },
+    embed: (texts, signal) => serveIngestionEmbedding(parts.path, { scope, model: job.model, texts, signal }),
+    callTokensMax: ingestionCallTokensMax(scope),
   };
 }
 

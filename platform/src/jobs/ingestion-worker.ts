@@ -4,7 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
-import { failureOf, type IngestionParts, type IngestionShelf, ingestFile } from '../rag/ingest.ts';
+import { failureOf, type IngestionParts, type IngestionShelf, ingestFile, mustWait } from '../rag/ingest.ts';
 import type { Claim, ClaimedJob, IngestFileJob, JobQueue } from '../rag/job-queue.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { FileCabinet, VectorStoreCabinet } from '../tenancy/capabilities.ts';
@@ -148,6 +148,10 @@ export class IngestionWorker implements AsyncDisposable {
     const isSuspended = error instanceof BulkheadError && error.code === 'tenant_suspended';
     if (failed.signal.aborted || isSuspended) {
       await queue.release(job, { delayMs: 0, countsAsAttempt: false });
+      return;
+    }
+    if (mustWait(error)) {
+      await queue.release(job, { delayMs: error.retryAfterMs ?? this.#bounds.retryDelayMs, countsAsAttempt: false });
       return;
     }
     const failure = failureOf(error);

@@ -3,6 +3,8 @@ import { BulkheadError } from '../errors/bulkhead-error.ts';
 /** Port: texts to vectors, `[texts.length][dimension]`, in order. Composition binds it to a model and to the tenant that pays. */
 export interface Embedder {
   readonly embed: (texts: readonly string[], signal: AbortSignal) => Promise<readonly Float32Array[]>;
+  /** Tokens that the limits of the tenant let one call have; a single longer text is a call of its own. Absent: any number. */
+  readonly callTokensMax?: number | undefined;
 }
 
 /** Throws `embedding_failed` unless there is one finite, non-zero vector of the right dimension for each text. */

@@ -15,7 +15,7 @@ import type { ProviderCall } from '../inference/provider.ts';
 import { DeliveredOutput } from '../metering/delivered.ts';
 import type { Meter } from '../metering/meter.ts';
 import type { Clock } from '../primitives/clock.ts';
-import type { FairQueue } from '../scheduler/fair-queue.ts';
+import type { FairQueue, Ticket } from '../scheduler/fair-queue.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
 import { assertFitsContext } from './context-window.ts';
@@ -98,12 +98,13 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
   assertFitsContext(body, inputTokens, route.model.contextTokens);
   parts.meter.assertReady();
   const output = kind === 'chat' ? parts.estimates.reserve(scope, body) : noOutput;
-  const reservation = await parts.admission.admit({ scope, inputTokens, output });
+  const reservation = await parts.admission.admit({ scope, workClass: 'interactive', inputTokens, output });
   try {
-    const ticket = {
+    const ticket: Ticket = {
       poolId: route.poolId,
       tenantId: scope.tenantId,
       user: scope.principal.user,
+      workClass: 'interactive',
       weight: scope.policy.weight,
       inputTokens,
       predictedOutputTokens: kind === 'chat' ? parts.estimates.predict(scope, body) : 0,

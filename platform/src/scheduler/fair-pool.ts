@@ -1,9 +1,9 @@
 import { assert } from '../primitives/assert.ts';
 import type { Clock } from '../primitives/clock.ts';
-import type { TenantId } from '../primitives/ids.ts';
+import type { WorkClass } from '../primitives/work-class.ts';
 import type { PoolSnapshot, Ticket } from './fair-queue.ts';
 import { FairRequest, type RequestOwner } from './fair-request.ts';
-import { TenantFlow } from './flow.ts';
+import { ClassFlow, type TenantFlow } from './flow.ts';
 import { FlowLevel } from './flow-level.ts';
 import { type ActualTokens, type CostRule, costSoFar, finalCost, saneWeight, unitsOf } from './service-cost.ts';
 import { ServiceRate } from './service-rate.ts';
@@ -18,18 +18,16 @@ export interface PoolParts {
   readonly expire: (nowMs: number) => void;
 }
 
-/** Tenants that owe and have nothing here; a tenant waits or runs within the queue's bounds. */
-const tenantDebtorsMax = 10_000;
+const classesMax = 2;
 
-/** Permits of one pool and who gets the next: the tenant with the least virtual time, its user with the least, that user's oldest request. */
+/** Permits of one pool and who gets the next: the class with the least virtual time, its tenant, that tenant's user, that user's oldest request. */
 export class FairPool implements RequestOwner {
-  readonly tenants = new FlowLevel((tenant: TenantId) => new TenantFlow<FairRequest>(tenant), tenantDebtorsMax);
+  readonly #classes = new FlowLevel((workClass: WorkClass) => new ClassFlow<FairRequest>(workClass), classesMax);
   readonly #parts: PoolParts;
   readonly #rate = new ServiceRate();
   #capacity = 0;
   #running = 0;
   #queued = 0;
-  #weightWaiting = 0;
   #isDispatching = false;
 
   constructor(parts: PoolParts) {
@@ -42,20 +40,30 @@ export class FairPool implements RequestOwner {
     this.#dispatch();
   }
 
-  /** A permit is free and nobody waits. */
-  isFree(): boolean {
-    return this.#queued === 0 && this.#running < this.#capacity;
+  /** A permit is free for this class. Then nobody of it waits, for permits are given away as they come free. */
+  isFree(workClass: WorkClass): boolean {
+    if (this.#running >= this.#capacity) return false;
+    const work = this.#classes.find(workClass);
+    return work === undefined || (work.queued === 0 && work.inFlight < work.permitsMax(this.#capacity));
+  }
+
+  /** The flow of the ticket's tenant in its class; undefined when it has nothing here. */
+  tenantOf({ workClass, tenantId }: Ticket): TenantFlow<FairRequest> | undefined {
+    return this.#classes.find(workClass)?.tenants.find(tenantId);
   }
 
   /** A request that runs at once when a permit is free and nobody waits, else waits. The bounds are the caller's to check. */
   submit(ticket: Ticket, nowMs: number): FairRequest {
-    const tenant = this.tenants.obtain(ticket.tenantId);
+    const isFree = this.isFree(ticket.workClass);
+    const work = this.#classes.obtain(ticket.workClass);
+    const tenant = work.tenants.obtain(ticket.tenantId);
     const user = tenant.users.obtain(ticket.user);
     const expectedUnits = unitsOf(finalCost(this.#parts.rule, { ...ticket, outputTokens: ticket.predictedOutputTokens }), 1);
-    const request = new FairRequest(ticket, { owner: this, tenant, user, arrivedAtMs: nowMs, expectedUnits });
-    this.#weigh(tenant, request.weight);
-    if (this.isFree()) {
-      this.tenants.lift(tenant);
+    const request = new FairRequest(ticket, { owner: this, work, tenant, user, arrivedAtMs: nowMs, expectedUnits });
+    weigh(work, tenant, request.weight);
+    if (isFree) {
+      this.#classes.lift(work);
+      work.tenants.lift(tenant);
       tenant.users.lift(user);
       this.#start(request, nowMs);
     } else {
@@ -70,7 +78,8 @@ export class FairPool implements RequestOwner {
     request.mode = 'ended';
     this.#leaveQueue(request);
     if (request.user.queued === 0) request.tenant.users.waiting.remove(request.user);
-    if (request.tenant.queued === 0) this.#stopWaiting(request.tenant);
+    if (request.tenant.queued === 0) stopWaiting(request.work, request.tenant);
+    if (request.work.queued === 0) this.#classes.waiting.remove(request.work);
     this.#forget(request);
   }
 
@@ -82,6 +91,7 @@ export class FairPool implements RequestOwner {
     this.#chargeTo(request, actual === undefined ? 0 : finalCost(this.#parts.rule, actual));
     this.#running--;
     this.#rate.countEnd(request.expectedUnits);
+    request.work.inFlight--;
     request.tenant.inFlight--;
     request.user.inFlight--;
     this.#forget(request);
@@ -90,13 +100,15 @@ export class FairPool implements RequestOwner {
 
   /** Milliseconds until a new request of this user would start; undefined while the pool's speed is unknown. Fair shares make it an upper estimate. */
   estimatedWaitMs(ticket: Ticket): number | undefined {
-    const tenant = this.tenants.find(ticket.tenantId);
-    if (tenant === undefined || tenant.queued === 0) return 0;
+    const work = this.#classes.find(ticket.workClass);
+    const tenant = this.tenantOf(ticket);
+    if (work === undefined || tenant === undefined || tenant.queued === 0) return 0;
     const user = tenant.users.find(ticket.user);
     const isWaiting = user !== undefined && user.queued > 0;
     const usersWaiting = tenant.users.waiting.size + (isWaiting ? 0 : 1);
     const units = Math.min(tenant.backlogUnits, (user?.backlogUnits ?? 0) * usersWaiting);
-    return this.#rate.timeForMs(units, (this.#capacity * saneWeight(ticket.weight)) / this.#weightWaiting);
+    const classShare = work.weight / this.#classes.waiting.members().reduce((sum, { weight }) => sum + weight, 0);
+    return this.#rate.timeForMs(units, (this.#capacity * classShare * saneWeight(ticket.weight)) / work.weightWaiting);
   }
 
   snapshot(): PoolSnapshot {
@@ -105,9 +117,11 @@ export class FairPool implements RequestOwner {
       capacity: this.#capacity,
       inFlight: this.#running,
       queued: this.#queued,
-      tenants: Array.from(this.tenants.flows(), ({ key, queued, inFlight, weight, virtualTime }) => {
-        return { tenantId: key, queued, inFlight, weight, virtualTime };
-      }),
+      tenants: Array.from(this.#classes.flows()).flatMap(({ key: workClass, tenants }) =>
+        Array.from(tenants.flows(), ({ key, queued, inFlight, weight, virtualTime }) => {
+          return { tenantId: key, workClass, queued, inFlight, weight, virtualTime };
+        }),
+      ),
     };
   }
 
@@ -118,7 +132,7 @@ export class FairPool implements RequestOwner {
     const nowMs = this.#parts.clock.monotonicMs();
     try {
       this.#parts.expire(nowMs);
-      while (this.#running < this.#capacity && this.#queued > 0) this.#grantNext(nowMs);
+      while (this.#running < this.#capacity && this.#grantNext(nowMs)) {}
       this.#observe(nowMs);
     } finally {
       this.#isDispatching = false;
@@ -129,78 +143,97 @@ export class FairPool implements RequestOwner {
     this.#rate.observe(nowMs, { isSaturated: this.#queued > 0, capacity: this.#capacity, running: this.#running });
   }
 
-  #grantNext(nowMs: number): void {
-    const request = this.tenants.waiting.first?.users.waiting.first?.oldest;
-    assert(request !== undefined, 'a waiting tenant has a waiting user with a request');
+  /** False: whoever waits must wait on. */
+  #grantNext(nowMs: number): boolean {
+    const request = this.#nextClass()?.tenants.waiting.first?.users.waiting.first?.oldest;
+    if (request === undefined) return false;
     this.#leaveQueue(request);
     this.#start(request, nowMs);
     request.waiter?.granted(request);
+    return true;
+  }
+
+  #nextClass(): ClassFlow<FairRequest> | undefined {
+    const { first } = this.#classes.waiting;
+    if (first === undefined || first.inFlight < first.permitsMax(this.#capacity)) return first;
+    return this.#classes.waiting.members().find((work) => work.inFlight < work.permitsMax(this.#capacity));
   }
 
   #start(request: FairRequest, nowMs: number): void {
-    const { tenant, user, ticket } = request;
+    const { work, tenant, user, ticket } = request;
     const cost = costSoFar(this.#parts.rule, ticket, 0);
     request.start(nowMs);
+    request.workUnits = unitsOf(cost, work.weight);
     request.tenantUnits = unitsOf(cost, request.weight);
     request.userUnits = unitsOf(cost, 1);
     this.#running++;
+    work.inFlight++;
     tenant.inFlight++;
     user.inFlight++;
-    if (tenant.heapIndex >= 0 && tenant.queued === 0) this.#weightWaiting -= tenant.weight;
-    this.tenants.dispatch(tenant, request.tenantUnits);
+    if (tenant.heapIndex >= 0 && tenant.queued === 0) work.weightWaiting -= tenant.weight;
+    this.#classes.dispatch(work, request.workUnits);
+    work.tenants.dispatch(tenant, request.tenantUnits);
     tenant.users.dispatch(user, request.userUnits);
   }
 
-  #weigh(tenant: TenantFlow<FairRequest>, weight: number): void {
-    if (tenant.heapIndex >= 0) this.#weightWaiting += weight - tenant.weight;
-    tenant.weight = weight;
-  }
-
   #enqueue(request: FairRequest): void {
-    const { tenant, user } = request;
+    const { work, tenant, user } = request;
     user.append(request);
+    work.queued++;
     tenant.queued++;
     tenant.backlogUnits += request.expectedUnits;
     this.#queued++;
     this.#parts.line.add(request);
     if (user.heapIndex < 0) tenant.users.startWaiting(user);
+    if (work.heapIndex < 0) this.#classes.startWaiting(work);
     if (tenant.heapIndex >= 0) return;
-    this.tenants.startWaiting(tenant);
-    this.#weightWaiting += tenant.weight;
+    work.tenants.startWaiting(tenant);
+    work.weightWaiting += tenant.weight;
   }
 
   #leaveQueue(request: FairRequest): void {
     request.user.remove(request);
+    request.work.queued--;
     request.tenant.queued--;
     request.tenant.backlogUnits -= request.expectedUnits;
     this.#queued--;
     this.#parts.line.remove(request);
   }
 
-  #stopWaiting(tenant: TenantFlow<FairRequest>): void {
-    this.tenants.waiting.remove(tenant);
-    this.#weightWaiting -= tenant.weight;
-  }
-
-  /** Brings what both levels have been charged to `cost`. Differences of whole units: the sum does not depend on how often this is called. */
+  /** Brings what each level has been charged to `cost`. Differences of whole units: the sum does not depend on how often this is called. */
   #chargeTo(request: FairRequest, cost: number): void {
-    const { tenant, user } = request;
+    const { work, tenant, user } = request;
+    const workUnits = unitsOf(cost, work.weight);
     const tenantUnits = unitsOf(cost, request.weight);
     const userUnits = unitsOf(cost, 1);
-    this.tenants.charge(tenant, tenantUnits - request.tenantUnits, 2 * request.tenantUnits);
+    this.#classes.charge(work, workUnits - request.workUnits, 2 * request.workUnits);
+    work.tenants.charge(tenant, tenantUnits - request.tenantUnits, 2 * request.tenantUnits);
     tenant.users.charge(user, userUnits - request.userUnits, 2 * request.userUnits);
+    request.workUnits = workUnits;
     request.tenantUnits = tenantUnits;
     request.userUnits = userUnits;
   }
 
   #forget(request: FairRequest): void {
-    const { tenant, user } = request;
+    const { work, tenant, user } = request;
     if (this.#queued === 0 && this.#running === 0) {
-      this.tenants.reset();
+      this.#classes.reset();
       return;
     }
     tenant.users.forgetIfIdle(user);
     if (tenant.queued === 0 && tenant.inFlight === 0) tenant.users.reset();
-    this.tenants.forgetIfIdle(tenant);
+    work.tenants.forgetIfIdle(tenant);
+    if (work.queued === 0 && work.inFlight === 0) work.tenants.reset();
+    this.#classes.forgetIfIdle(work);
   }
+}
+
+function weigh(work: ClassFlow<FairRequest>, tenant: TenantFlow<FairRequest>, weight: number): void {
+  if (tenant.heapIndex >= 0) work.weightWaiting += weight - tenant.weight;
+  tenant.weight = weight;
+}
+
+function stopWaiting(work: ClassFlow<FairRequest>, tenant: TenantFlow<FairRequest>): void {
+  work.tenants.waiting.remove(tenant);
+  work.weightWaiting -= tenant.weight;
 }

@@ -1,15 +1,17 @@
 /**
- * Port: who goes next when a pool is saturated. Weighted fair over tenants, then over the users of a tenant; first come first
- * served inside a user. Work-conserving: nobody waits while a permit is free.
+ * Port: who goes next when a pool is saturated. Weighted fair over two classes of work (9 to 1), in each of them over tenants, then over the users of a tenant; first come first
+ * served inside a user. Nobody waits while a permit is free, but batch work leaves 15 % of the permits to what comes next.
  * Algorithm: virtual counters charged a fraction theta of the predicted output at dispatch and the rest as it streams
  * (VTC, Sheng et al., OSDI'24, arXiv 2401.00588; SFQ(D), Jin et al., SIGMETRICS'04).
  */
 import type { TenantId } from '../primitives/ids.ts';
+import type { WorkClass } from '../primitives/work-class.ts';
 
 export interface Ticket {
   /** Deployments that can serve the same request share a pool. */
   readonly poolId: string;
   readonly tenantId: TenantId;
+  readonly workClass: WorkClass;
   /** Second level: user or key inside the tenant. */
   readonly user: string;
   readonly weight: number;
@@ -51,6 +53,7 @@ export interface PoolSnapshot {
   readonly queued: number;
   readonly tenants: readonly {
     readonly tenantId: TenantId;
+    readonly workClass: WorkClass;
     readonly queued: number;
     readonly inFlight: number;
     readonly weight: number;

@@ -1,6 +1,6 @@
 import { assert } from '../primitives/assert.ts';
 import type { Permit, Ticket } from './fair-queue.ts';
-import type { Linked, TenantFlow, UserFlow } from './flow.ts';
+import type { ClassFlow, Linked, TenantFlow, UserFlow } from './flow.ts';
 import { type ActualTokens, saneTokens, saneWeight } from './service-cost.ts';
 
 /** Told once, synchronously, how the waiting ended, unless the request was withdrawn. */
@@ -19,6 +19,7 @@ export interface RequestOwner {
 
 export interface RequestPlace {
   readonly owner: RequestOwner;
+  readonly work: ClassFlow<FairRequest>;
   readonly tenant: TenantFlow<FairRequest>;
   readonly user: UserFlow<FairRequest>;
   readonly arrivedAtMs: number;
@@ -32,6 +33,7 @@ const reportedTokensStep = 32;
 export class FairRequest implements Permit, Linked<FairRequest> {
   readonly ticket: Ticket;
   readonly owner: RequestOwner;
+  readonly work: ClassFlow<FairRequest>;
   readonly tenant: TenantFlow<FairRequest>;
   readonly user: UserFlow<FairRequest>;
   readonly weight: number;
@@ -46,13 +48,15 @@ export class FairRequest implements Permit, Linked<FairRequest> {
   queueMs = 0;
   outputTokens = 0;
   #uncharged = 0;
-  /** What both levels have been charged for this request so far. */
+  /** What each level has been charged for this request so far. */
+  workUnits = 0;
   tenantUnits = 0;
   userUnits = 0;
 
   constructor(ticket: Ticket, place: RequestPlace) {
     this.ticket = ticket;
     this.owner = place.owner;
+    this.work = place.work;
     this.tenant = place.tenant;
     this.user = place.user;
     this.arrivedAtMs = place.arrivedAtMs;

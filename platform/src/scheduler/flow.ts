@@ -1,4 +1,5 @@
 import type { TenantId } from '../primitives/ids.ts';
+import type { WorkClass } from '../primitives/work-class.ts';
 import { type Flow, FlowLevel } from './flow-level.ts';
 
 /** A request as its flow links it. */
@@ -9,7 +10,7 @@ export interface Linked<Request> {
   readonly expectedUnits: number;
 }
 
-/** Second level. Its requests wait in order of arrival, linked through themselves: one that leaves from the middle costs O(1). */
+/** Third level. Its requests wait in order of arrival, linked through themselves: one that leaves from the middle costs O(1). */
 export class UserFlow<Request extends Linked<Request>> implements Flow {
   readonly key: string;
   virtualTime = 0;
@@ -50,7 +51,7 @@ export class UserFlow<Request extends Linked<Request>> implements Flow {
 /** Users of one tenant that owe and have nothing here. Those that wait or run are bounded by the tenant's queue and the pool's permits. */
 const userDebtorsMax = 256;
 
-/** First level. Shares are computed over tenants first, so a tenant that invents users gains nothing by it. */
+/** Second level. Shares are computed over tenants first, so a tenant that invents users gains nothing by it. */
 export class TenantFlow<Request extends Linked<Request>> implements Flow<TenantId> {
   readonly key: TenantId;
   virtualTime = 0;
@@ -68,5 +69,32 @@ export class TenantFlow<Request extends Linked<Request>> implements Flow<TenantI
 
   constructor(key: TenantId) {
     this.key = key;
+  }
+}
+
+/** Tenants that owe and have nothing here; a tenant waits or runs within the queue's bounds. */
+const tenantDebtorsMax = 10_000;
+
+/** First level. Interactive work gets nine tenths of a saturated pool; what it does not use is batch work's, but for the last permits. */
+export class ClassFlow<Request extends Linked<Request>> implements Flow<WorkClass> {
+  readonly key: WorkClass;
+  readonly weight: number;
+  virtualTime = 0;
+  turn = 0;
+  heapIndex = -1;
+  queued = 0;
+  inFlight = 0;
+  /** Of its tenants that wait. */
+  weightWaiting = 0;
+  readonly tenants = new FlowLevel((tenant: TenantId) => new TenantFlow<Request>(tenant), tenantDebtorsMax);
+
+  constructor(key: WorkClass) {
+    this.key = key;
+    this.weight = key === 'interactive' ? 9 : 1;
+  }
+
+  /** How many of a pool's permits it may hold. The rest of a pool is free when an interactive request comes, whatever batch work there is. */
+  permitsMax(capacity: number): number {
+    return this.key === 'interactive' ? capacity : Math.min(capacity, Math.max(1, Math.floor(capacity * 0.85)));
   }
 }

@@ -57,7 +57,7 @@ export class WeightedFairQueue {
     const pool = this.#pools.get(ticket.poolId);
     if (pool === undefined) throw this.#refusals.noCapacity();
     const nowMs = this.#options.clock.monotonicMs();
-    if (pool.isFree()) return pool.submit(ticket, nowMs);
+    if (pool.isFree(ticket.workClass)) return pool.submit(ticket, nowMs);
     this.expire(nowMs);
     this.#makeRoom(pool, ticket);
     return pool.submit(ticket, nowMs);
@@ -104,7 +104,7 @@ export class WeightedFairQueue {
     const estimatedWaitMs = pool.estimatedWaitMs(ticket);
     if (ticket.bytes > bytesMax) throw this.#refusals.bytesFull(bytesMax, estimatedWaitMs);
     if (estimatedWaitMs !== undefined && estimatedWaitMs > waitMaxMs) throw this.#refusals.wouldWaitTooLong(estimatedWaitMs, waitMaxMs);
-    const tenant = pool.tenants.find(ticket.tenantId);
+    const tenant = pool.tenantOf(ticket);
     if (tenant !== undefined) this.#makeRoomInTenant(tenant, ticket, estimatedWaitMs);
     this.#makeRoomInMemory(tenant, ticket, estimatedWaitMs);
   }

@@ -53,6 +53,16 @@ async function refusal(work: Promise<unknown>): Promise<BulkheadError> {
 }
 
 describe('admission', () => {
+  it("batch work leaves a quarter of the tenant's limits to its people", async () => {
+    const { admission } = openAdmission();
+    const scope = scopeWith({ tokensPerMinute: 1_000 });
+    const batch = { scope, workClass: 'batch', inputTokens: 250, output: demanded(0) } as const;
+    for (let count = 0; count < 3; count++) await admission.admit(batch);
+    expect(await refusal(admission.admit(batch))).toMatchObject({ code: 'rate_limit_exceeded' });
+    await admission.admit({ scope, inputTokens: 250, output: demanded(0) });
+    expect(await refusal(admission.admit({ scope, inputTokens: 250, output: demanded(0) }))).toMatchObject({ code: 'rate_limit_exceeded' });
+  });
+
   it('lesson 1: N first requests at once admit no more than the limit', async () => {
     const { admission } = openAdmission();
     const scope = scopeWith({ tokensPerMinute: 1_000 });

@@ -64,6 +64,36 @@ function describeLimits(open: OpenLimitStore): void {
     expect(other).toMatchObject({ kind: 'reserved', states: [{ dimension: 'requests', remaining: 98 }] });
   });
 
+  it.each([
+    ['requests', { requestsPerMinute: 8 }, 0],
+    ['tokens', { tokensPerMinute: 800 }, 100],
+    ['concurrency', { concurrency: 8 }, 0],
+  ] as const)('leaves a quarter of the %s to others where three quarters are asked for', async (_, limits, tokens) => {
+    const { store } = await opened(open);
+    const tenant = scope('t', limits);
+    const part = (id: string) => ({ ...request(id, [tenant], tokens), share: 0.75 });
+    for (let index = 0; index < 6; index++) expect((await store.reserve(part(`r${index}`))).kind).toBe('reserved');
+    expect((await store.reserve(part('r6'))).kind).toBe('denied');
+    for (let index = 0; index < 2; index++) expect((await store.reserve(request(`i${index}`, [tenant], tokens))).kind).toBe('reserved');
+    expect((await store.reserve(request('i2', [tenant], tokens))).kind).toBe('denied');
+  });
+
+  it('lets one in where a part of the limit would be none, and says when a lone retry succeeds', async () => {
+    const { store, clock } = await opened(open);
+    const one = scope('one', { requestsPerMinute: 1, concurrency: 1 });
+    expect((await store.reserve({ ...request('a', [one]), share: 0.75 })).kind).toBe('reserved');
+    const tenant = scope('t', { tokensPerMinute: 800 });
+    const part = (id: string, tokens: number) => ({ ...request(id, [tenant], tokens), share: 0.75 });
+    expect(await store.reserve(part('b', 601))).toMatchObject({ kind: 'too_large', requested: 601 });
+    await store.reserve(part('c', 600));
+    const denied = await store.reserve(part('d', 200));
+    expect(denied).toMatchObject({ kind: 'denied', retryAfterMs: 15_000 });
+    clock.advance(14_999);
+    expect((await store.reserve(part('e', 200))).kind).toBe('denied');
+    clock.advance(1);
+    expect((await store.reserve(part('f', 200))).kind).toBe('reserved');
+  });
+
   it('answers with the longest wait over all scopes', async () => {
     const { store } = await opened(open);
     const fast = scope('t', { requestsPerMinute: 60 });

@@ -6,6 +6,7 @@ import { setImmediate } from 'node:timers/promises';
 import { ManualClock } from '../../src/primitives/clock.ts';
 import { parseTenantId, type TenantId } from '../../src/primitives/ids.ts';
 import { seededRandom } from '../../src/primitives/random.ts';
+import type { WorkClass } from '../../src/primitives/work-class.ts';
 import type { Permit, PoolSnapshot, Ticket } from '../../src/scheduler/fair-queue.ts';
 import { MemoryFairQueue } from '../../src/scheduler/memory-fair-queue.ts';
 
@@ -13,6 +14,7 @@ export interface Job {
   readonly tenant: string;
   readonly user?: string;
   readonly weight?: number;
+  readonly workClass?: WorkClass;
   readonly input: number;
   readonly output: number;
   /** What the queue is told to expect; the true output by default. */
@@ -219,6 +221,7 @@ export function ticketOf(job: Job): Ticket {
     user: job.user ?? 'user',
     weight: job.weight ?? 1,
     inputTokens: job.input,
+    workClass: job.workClass ?? 'interactive',
     predictedOutputTokens: job.predicted ?? job.output,
     bytes: job.bytes ?? 1_000,
   };

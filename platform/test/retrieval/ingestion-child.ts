@@ -33,6 +33,8 @@ const library = await Library.open({
           embeddingModel: draft.embeddingModel,
           embeddingDimensions: draft.embeddingDimensions,
           readBody: () => draft.readBody(),
+          resume: (digest, texts) => draft.resume(digest, texts),
+          park: (digest) => draft.park(digest),
           append: (chunks) => draft.append(chunks),
           async publish() {
             dieAt('before-publish');

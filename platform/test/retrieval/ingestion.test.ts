@@ -212,6 +212,85 @@ describe('jobs', () => {
     });
   });
 
+  // Planted: counting the refusal as an attempt; not parking (the chunks were then embedded again).
+  test('that a limit refuses wait as long as it says, and go on where they were', async () => {
+    const announced = [1_500, 40_000, 700, 3_000, 900];
+    const waits = announced.slice();
+    const embedded: string[] = [];
+    embed = async (texts, signal) => {
+      if (embedded.length > 0 && waits.length > 0) {
+        const retryAfterMs = waits.shift() as number;
+        throw new BulkheadError('rate_limit_exceeded', 'the limit is reached', { retryAfterMs });
+      }
+      embedded.push(...texts);
+      return hashedEmbedder.embed(texts, signal);
+    };
+    const { files, vectorStores } = library.shelves('limited');
+    const store = await vectorStores.create({ name: '', metadata: {} });
+    const body = Array.from({ length: 1_500 }, (_, index) => `Sentence ${index} of the lease.`).join(' ');
+    const small = { type: 'static', maxChunkTokens: 100, overlapTokens: 0 } as const;
+    const attach = async () => {
+      const file = await files.create({ filename: 'a.txt', purpose: 'assistants', body: Buffer.from(body) });
+      await vectorStores.attachFile(store.id, { fileId: file.id, attributes: {}, chunking: small });
+      return file.id;
+    };
+    const fileId = await attach();
+    for (const waitMs of announced) {
+      await library.worker.drain();
+      expect(await vectorStores.getFile(store.id, fileId)).toMatchObject({ status: 'in_progress' });
+      expect(await vectorStores.search(store.id, question('lease'))).toEqual([]);
+      clock.advance(waitMs - 1);
+      expect(await library.worker.drain()).toBe(0);
+      clock.advance(1);
+    }
+    await library.worker.drain();
+    const limited = await vectorStores.getFile(store.id, fileId);
+    expect(limited).toMatchObject({ status: 'completed' });
+    expect(new Set(embedded).size).toBe(embedded.length);
+    embed = hashedEmbedder.embed;
+    // Exactly what the same file is without a limit.
+    const whole = await vectorStores.getFile(store.id, await attach());
+    await library.worker.drain();
+    const records = await library.truth<{ usage_bytes: string; chunk_count: string; term_count: string }>(
+      `SELECT usage_bytes, chunk_count, term_count FROM app.vector_store_file WHERE tenant_id = 'limited' ORDER BY file_no`,
+    );
+    expect(whole?.status).toBe('in_progress');
+    expect(records[0]).toEqual(records[1]);
+    expect(Number(records[0]?.chunk_count)).toBe(embedded.length);
+  });
+
+  test('that were parked begin anew when the text is cut differently meanwhile, and leave nothing when their file goes', async () => {
+    const calls: number[] = [];
+    let isRefused = true;
+    embed = async (texts, signal) => {
+      calls.push(texts.length);
+      if (isRefused && calls.length === 2) throw new BulkheadError('queue_timeout', 'no capacity', { retryAfterMs: 1_000 });
+      return hashedEmbedder.embed(texts, signal);
+    };
+    const { files, vectorStores } = library.shelves('recut');
+    const store = await vectorStores.create({ name: '', metadata: {} });
+    const file = await files.create({
+      filename: 'a.txt',
+      purpose: 'assistants',
+      body: Buffer.from('The tenant pays rent. '.repeat(1_500)),
+    });
+    const small = { type: 'static', maxChunkTokens: 100, overlapTokens: 0 } as const;
+    await vectorStores.attachFile(store.id, { fileId: file.id, attributes: {}, chunking: small });
+    await library.worker.drain();
+    expect((await rowsOf(library, 'recut'))['chunk']).toBe(64);
+    await library.truth(`UPDATE app.vector_store_file SET max_chunk_tokens = 200 WHERE tenant_id = 'recut'`);
+    isRefused = false;
+    calls.length = 0;
+    clock.advance(1_000);
+    await library.worker.drain();
+    const chunks = (await rowsOf(library, 'recut'))['chunk'] ?? 0;
+    expect(await vectorStores.getFile(store.id, file.id)).toMatchObject({ status: 'completed' });
+    expect(calls.reduce((sum, count) => sum + count, 0)).toBe(chunks);
+    embed = hashedEmbedder.embed;
+    await files.delete(file.id);
+    expect(await rowsOf(library, 'recut')).toMatchObject(nothing);
+  });
+
   test('recover when the failure passes', async () => {
     embed = () => Promise.reject(new Error('socket hang up'));
     const { status } = await attachText('lucky', 'rent');

@@ -26,7 +26,9 @@ import { openTestDatabase, principalOf, type TestDatabase } from '../support/emb
 import { testKeyRing } from '../support/key-ring.ts';
 
 export const dimensions = 384;
-export const hashedEmbedder: Embedder = { embed: (texts) => Promise.resolve(texts.map((text) => embedText(text, dimensions))) };
+export const hashedEmbedder: Embedder = {
+  embed: (texts) => Promise.resolve(texts.map((text) => embedText(text, dimensions))),
+};
 export const chunking: ChunkingStrategy = { type: 'auto', maxChunkTokens: 800, overlapTokens: 400 };
 
 export interface LibraryOptions {

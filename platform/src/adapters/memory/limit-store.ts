@@ -226,20 +226,22 @@ function newState(): ScopeState {
 
 /** Reads only. The refusal with the longest wait over all scopes, or one that no wait can help. */
 function refusalOf(request: ReserveRequest, found: readonly Found[], nowUs: number): ReserveOutcome | undefined {
+  const { share = 1 } = request;
   let worst: (ReserveOutcome & { readonly kind: 'denied' }) | undefined;
   for (const each of found) {
     for (const dimension of rates) {
       const limit = limitOf(each.scope, dimension);
       const amount = request.amounts[dimension];
       if (limit === undefined || amount === 0) continue;
-      if (amount > limit) return { kind: 'too_large', binding: stateOf(each, dimension, nowUs), requested: amount };
-      const overUs = tatAfter(tatOf(each.state, dimension, nowUs), amount, limit) - nowUs - minuteUs;
+      const part = limit * share < 1 ? 1 : share;
+      if (amount > limit * part) return { kind: 'too_large', binding: stateOf(each, dimension, nowUs), requested: amount };
+      const overUs = tatAfter(tatOf(each.state, dimension, nowUs), amount, limit) - nowUs - minuteUs * part;
       if (overUs <= 0.5) continue;
       const retryAfterMs = Math.ceil(overUs / 1_000);
       if (worst === undefined || retryAfterMs > worst.retryAfterMs) worst = denial(stateOf(each, dimension, nowUs), retryAfterMs);
     }
     const slots = each.scope.limits.concurrency;
-    if (slots === undefined || each.state.inFlight < slots) continue;
+    if (slots === undefined || each.state.inFlight < Math.max(1, Math.floor(slots * share))) continue;
     // Nobody knows when a slot returns; a second is short for a person and long for a robot.
     if (worst === undefined) worst = denial(stateOf(each, 'concurrency', nowUs), 1_000);
   }

@@ -36,7 +36,7 @@ export class PostgresIngestionShelf implements IngestionShelf {
     return this.#database.write(async (db) => {
       const file = await lockFile(db, reference);
       if (file?.status !== 'in_progress') return undefined;
-      if (file.draft !== null) await deleteContents(db, file, [file.file_no]);
+      if (file.draft !== null && file.draft_digest === null) await deleteContents(db, file, [file.file_no]);
       await sql`
         UPDATE app.vector_store_file SET draft = ${token} WHERE store_no = ${file.store_no} AND file_no = ${file.file_no}`.execute(db);
       return new PostgresDraft(this.#database, { file, token, fileId: reference.fileId });
@@ -59,6 +59,8 @@ interface LockedFile extends StorePlace {
   readonly file_no: number;
   readonly status: string;
   readonly draft: string | null;
+  /** Of an attempt that was parked: what its hidden chunks are the first of. */
+  readonly draft_digest: string | null;
   readonly filename: string;
   readonly language: string;
   readonly embedding_model: string;
@@ -69,7 +71,7 @@ interface LockedFile extends StorePlace {
 
 async function lockFile(db: Sql, { storeId, fileId }: FileReference): Promise<LockedFile | undefined> {
   const { rows } = await sql<LockedFile>`
-    SELECT ${placeColumns}, s.embedding_model, s.language, f.file_no, f.status, f.draft, body.filename,
+    SELECT ${placeColumns}, s.embedding_model, s.language, f.file_no, f.status, f.draft, f.draft_digest, body.filename,
            f.chunking_type, f.max_chunk_tokens, f.overlap_tokens
       FROM app.vector_store s
       JOIN app.vector_store_file f ON f.tenant_id = s.tenant_id AND f.store_no = s.store_no
@@ -142,6 +144,36 @@ class PostgresDraft implements IngestionDraft {
     return this.#database.read((db) => readBody(db, cipher, this.#fileId));
   }
 
+  async resume(digest: string, texts: readonly string[]): Promise<number> {
+    const { store_no: storeNo, file_no: fileNo, draft_digest: parked } = this.#file;
+    if (parked === null) return 0;
+    const kept = await this.#database.write(async (db) => {
+      if (!(await this.#isHeld(db))) return { chunks: 0, terms: 0 };
+      const isSame = parked === this.#parkedDigest(digest);
+      if (!isSame) await deleteContents(db, this.#file, [fileNo]);
+      await sql`UPDATE app.vector_store_file SET draft_digest = NULL WHERE store_no = ${storeNo} AND file_no = ${fileNo}`.execute(db);
+      const { rows } = await sql<{ readonly chunks: string; readonly terms: string }>`
+        SELECT count(*) AS chunks, coalesce(sum(term_count), 0) AS terms FROM app.chunk WHERE store_no = ${storeNo} AND file_no = ${fileNo}`.execute(
+        db,
+      );
+      return { chunks: Number(rows[0]?.chunks), terms: Number(rows[0]?.terms) };
+    });
+    this.#chunkCount = kept.chunks;
+    this.#termCount = kept.terms;
+    const textBytes = texts.slice(0, kept.chunks).reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+    this.#usageBytes = textBytes + kept.chunks * this.embeddingDimensions * Float32Array.BYTES_PER_ELEMENT;
+    return kept.chunks;
+  }
+
+  async park(digest: string): Promise<void> {
+    const { store_no: storeNo, file_no: fileNo } = this.#file;
+    await this.#database.write((db) =>
+      sql`
+        UPDATE app.vector_store_file SET draft_digest = ${this.#parkedDigest(digest)}
+         WHERE store_no = ${storeNo} AND file_no = ${fileNo} AND status = 'in_progress' AND draft = ${this.#token}`.execute(db),
+    );
+  }
+
   async append(chunks: readonly EmbeddedChunk[]): Promise<boolean> {
     assert(chunks.length <= appendChunksMax, 'chunks are appended in bounded batches');
     for (const run of transactionsOf(chunks)) {
@@ -170,14 +202,26 @@ class PostgresDraft implements IngestionDraft {
     });
   }
 
+  /** Chunks of another space are not the first of these. */
+  #parkedDigest(digest: string): string {
+    return `${this.#file.space_no}:${digest}`;
+  }
+
+  /** Locks the file's row for the rest of the transaction. */
+  async #isHeld(db: Sql): Promise<boolean> {
+    const { rows } = await sql`
+      SELECT 1 FROM app.vector_store_file
+       WHERE store_no = ${this.#file.store_no} AND file_no = ${this.#file.file_no} AND status = 'in_progress' AND draft = ${this.#token} FOR UPDATE`.execute(
+      db,
+    );
+    return rows.length > 0;
+  }
+
   async #appendNow(chunks: readonly EmbeddedChunk[]): Promise<boolean> {
     const { store_no: storeNo, file_no: fileNo, space_no: spaceNo, embedding_dimensions: dimensions } = this.#file;
     const sealer = await this.#database.cipher.sealer(chunks.length);
     const termCount = await this.#database.write(async (db) => {
-      const held = await sql`
-        SELECT 1 FROM app.vector_store_file
-         WHERE store_no = ${storeNo} AND file_no = ${fileNo} AND status = 'in_progress' AND draft = ${this.#token} FOR UPDATE`.execute(db);
-      if (held.rows.length === 0) return undefined;
+      if (!(await this.#isHeld(db))) return undefined;
       const shardId = shardForNewRows(await placeNow(db, storeNo));
       const ordinals = chunks.map((chunk) => chunk.ordinal);
       const vectors = chunks.map((chunk) => vectorText(chunk.embedding));

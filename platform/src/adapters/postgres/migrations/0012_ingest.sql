@@ -72,3 +72,7 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION control.claim_job(bigint, text, bigint, int) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION control.claim_job(bigint, text, bigint, int) TO bulkhead_control;
+
+-- What a parked attempt's hidden chunks are the first of: the same text goes on behind them when its tenant's limits allow.
+ALTER TABLE app.vector_store_file ADD draft_digest text;
+GRANT INSERT (draft_digest), UPDATE (draft_digest) ON app.vector_store_file TO bulkhead_runtime;
