@@ -1,3 +1,4 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { armDepth, fuse, rankByDistance, wordScore, wordWeight } from './hybrid-ranking.ts';
 
@@ -5,6 +6,19 @@ const place = (fileNo: number, ordinal = 0) => ({ fileNo, ordinal });
 const weights = { dense: 1, lexical: 1 };
 
 describe('fuse', () => {
+  test('scores exactly 1 what is first in both arms, whatever they weigh, and nothing more', () => {
+    const weight = fc.double({ min: 0, max: 1_000, noNaN: true });
+    fc.assert(
+      fc.property(weight, weight, (dense, lexical) => {
+        fc.pre(dense + lexical > 0);
+        const arms = { dense: [place(1), place(2), place(3)], lexical: [place(1), place(3)] };
+        const scores = fuse(arms, { weights: { dense, lexical }, limit: 10 }).map(({ score }) => score);
+        expect(scores[0]).toBe(1);
+        expect(Math.max(...scores)).toBe(1);
+      }),
+    );
+  });
+
   test('puts what both arms found first, and scores it 1 when both found it first', () => {
     const ranked = fuse({ dense: [place(1), place(2)], lexical: [place(1), place(3)] }, { weights, limit: 10 });
     expect(ranked[0]).toEqual({ ...place(1), score: 1 });

@@ -86,7 +86,6 @@ export function fuse(
   query: { readonly weights: { dense: number; lexical: number }; readonly limit: number },
 ): readonly RankedPlace[] {
   const { dense, lexical } = fusionWeights(query.weights);
-  const best = (dense + lexical) / (rankConstant + 1);
   const sums = new Map<string, { readonly place: ChunkPlace; dense: number; lexical: number }>();
   const entryOf = (place: ChunkPlace) => {
     const key = `${place.fileNo}:${place.ordinal}`;
@@ -96,12 +95,17 @@ export function fuse(
     sums.set(key, entry);
     return entry;
   };
-  for (const [index, place] of arms.dense.entries()) entryOf(place).dense = dense / (rankConstant + index + 1);
-  if (lexical > 0) for (const [index, place] of arms.lexical.entries()) entryOf(place).lexical = lexical / (rankConstant + index + 1);
+  for (const [index, place] of arms.dense.entries()) entryOf(place).dense = dense * shareOf(index);
+  if (lexical > 0) for (const [index, place] of arms.lexical.entries()) entryOf(place).lexical = lexical * shareOf(index);
   return [...sums.values()]
-    .map((sum) => ({ fileNo: sum.place.fileNo, ordinal: sum.place.ordinal, score: (sum.dense + sum.lexical) / best }))
+    .map((sum) => ({ fileNo: sum.place.fileNo, ordinal: sum.place.ordinal, score: (sum.dense + sum.lexical) / (dense + lexical) }))
     .sort((left, right) => right.score - left.score || comparePlaces(left, right))
     .slice(0, query.limit);
+}
+
+/** Of the best there is: exactly 1 for the first, so that what is first in both arms scores 1 whatever they weigh, and nothing scores more. */
+function shareOf(index: number): number {
+  return (rankConstant + 1) / (rankConstant + index + 1);
 }
 
 /** Whether the words of a question count at all. */
