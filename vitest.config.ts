@@ -6,7 +6,7 @@ const bothEngines = [
   'platform/test/at-rest/{sealed-rows,sealed-columns}.test.ts',
   'platform/test/auth/tenant-registries.test.ts',
   'platform/test/metering/postgres-ledger.test.ts',
-  'platform/test/retrieval/{documents,embedding-spaces,ingestion,search,non-interference,work-per-search,resident}.test.ts',
+  'platform/test/retrieval/{documents,embedding-spaces,ingestion,reembedding,search,non-interference,work-per-search,resident}.test.ts',
   'platform/test/lifecycle/{erasure,export}.test.ts',
   'platform/test/silos/tenant-move.test.ts',
   'platform/test/soak/isolation-soak.test.ts',

@@ -7,7 +7,6 @@ import { join } from 'node:path';
 import { FileUsageJournal } from './adapters/journal-file/usage-journal.ts';
 import { MemoryLimitStore } from './adapters/memory/limit-store.ts';
 import type { Database } from './adapters/postgres/database.ts';
-import { refuseOtherEmbedding } from './adapters/postgres/embedding-setting.ts';
 import { admitMasterKeys } from './adapters/postgres/master-keys.ts';
 import { PostgresTableUpkeep } from './adapters/postgres/table-upkeep.ts';
 import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts';
@@ -24,7 +23,8 @@ import { openDatabase, refuseUnsafe } from './app/database.ts';
 import { openDocuments } from './app/documents.ts';
 import { openIdentity } from './app/identity.ts';
 import { journalSurface, type Lifecycle, openLifecycle } from './app/lifecycle.ts';
-import { embeddingOf, modelsOf, openPriceBook, openProviders, retrievalWeightsOf } from './app/models.ts';
+import { embeddingOf, modelsOf, openPriceBook, openProviders } from './app/models.ts';
+import { openReembedding, openRetrieval } from './app/reembedding.ts';
 import { openSecrets } from './app/secrets.ts';
 import { openSilos, settle } from './app/silos.ts';
 import { surfaces } from './app/surfaces.ts';
@@ -44,7 +44,6 @@ import { loadVocabulary } from './primitives/count-tokens.ts';
 import { systemIds, type TenantId } from './primitives/ids.ts';
 import { systemRandom } from './primitives/random.ts';
 import type { InferenceParts } from './request-path/serve-inference.ts';
-import { createRetrievalPath } from './request-path/serve-retrieval.ts';
 import { MemoryFairQueue } from './scheduler/memory-fair-queue.ts';
 import type { Logger } from './telemetry/logger.ts';
 import { createMetrics, type Metrics } from './telemetry/metrics.ts';
@@ -84,7 +83,6 @@ export async function openApp(options: AppOptions): Promise<App> {
   const keyRing = stack.use(openKeyRing({ config, clock, logger, metrics }));
   const { database } = stack.use(await openDatabase(config, logger));
   await admitMasterKeys(database, keyRing.masters, logger);
-  await refuseOtherEmbedding(database, embeddingOf(config));
   const directory = new PostgresTenantDirectory(database, clock);
   await createTenants({ config, logger }, directory, mintOperatorScope('configuration'));
   const base = { config, directory, secrets, clock, ids, logger };
@@ -98,12 +96,14 @@ export async function openApp(options: AppOptions): Promise<App> {
 
   onStep('identity, documents');
   const documents = openDocuments({ ...base, database, homes, path: { ...path, ids }, embedding: embeddingOf(config) });
+  const reembedding = stack.use(await openReembedding({ config, database, registry: directory, documents, logger }));
   const canaries = canaryIssuers();
   const identity = stack.use(await openIdentity({ ...base, loaded, data: documents.data, issuers: canaries.trusted }));
   stack.use(documents.start());
+  reembedding.start();
   const beside = [journalSurface(journal)];
   const lifecycle = stack.use(await openLifecycle({ ...base, shared: database, silos, documents, surfaces: beside }));
-  const retrieval = createRetrievalPath({ ...path, embeddingModel: config.embedding.model, weights: retrievalWeightsOf(config), logger });
+  const retrieval = openRetrieval({ config, path, reembedding, logger });
   const edge = identity.edge(adminToken);
   const settleSilo = (tenantId: TenantId) => settle({ directory, logger }, moves, tenantId);
   const door = new AuditedDoor();
@@ -117,6 +117,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     moves,
     lifecycle,
     placements: documents.placements,
+    reembedding,
     giveDatabase: (tenantId, given) => silos.give(tenantId, given),
     settle: settleSilo,
     audits,

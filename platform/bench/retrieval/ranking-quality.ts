@@ -53,7 +53,13 @@ async function meanNdcg(
 ): Promise<number> {
   let sum = 0;
   for (const { text, relevant } of set.questions) {
-    const found = await vectorStores.search(storeId, { text, embedding: embedText(text, dimensions), limit: 10, weights });
+    const found = await vectorStores.search(storeId, {
+      text,
+      embedding: embedText(text, dimensions),
+      embeddingModel: 'local-hash-384',
+      limit: 10,
+      weights,
+    });
     sum += ndcg(found?.map((chunk) => chunk.ordinal) ?? [], relevant);
   }
   return sum / set.questions.length;

@@ -28,6 +28,7 @@ const { values, positionals } = parseArgs({
   options: { dimensions: { type: 'string', default: '384' }, full: { type: 'boolean', default: false } },
 });
 const dimensions = Number(values.dimensions);
+const embeddingModel = `bench-${dimensions}`;
 const sizes = positionals.length > 0 ? positionals.map(Number) : [100, 1_000, ...(values.full ? [10_000, 50_000] : [])];
 const rows: (string | number)[][] = [];
 for (const chunks of sizes) rows.push(await measure(chunks));
@@ -47,7 +48,7 @@ const header = [
 process.stdout.write(`\n${dimensions} dimensions, milliseconds\n${table(header, rows)}\n`);
 
 async function measure(chunks: number): Promise<(string | number)[]> {
-  await using library = await Library.open({ embedding: { model: `bench-${dimensions}`, dimensions } });
+  await using library = await Library.open({ embedding: { model: embeddingModel, dimensions } });
   const storeId = await load(library, chunks);
   await using residents = new ResidentPartitions({
     bounds: {
@@ -82,13 +83,14 @@ async function measure(chunks: number): Promise<(string | number)[]> {
 }
 
 function vectorQuery(): HybridQuery {
-  return { text: '', embedding: randomVector(), limit: 10, weights: { dense: 1, lexical: 0 } };
+  return { text: '', embedding: randomVector(), embeddingModel, limit: 10, weights: { dense: 1, lexical: 0 } };
 }
 
 function hybridQuery(index: number): HybridQuery {
   return {
     text: set.questions[index % set.questions.length]?.text ?? '',
     embedding: randomVector(),
+    embeddingModel,
     limit: 10,
     weights: { dense: 1, lexical: 1 },
   };

@@ -98,6 +98,7 @@ async function fillRows(client: { query(text: string, values?: unknown[]): Promi
 const queries: readonly HybridQuery[] = workload.questions(questionCount).map(({ vector }) => ({
   text: '',
   embedding: vector,
+  embeddingModel: 'bench',
   limit: 10,
   weights: { dense: 1, lexical: 0 },
 }));

@@ -3,6 +3,7 @@ import type { Database } from '../adapters/postgres/database.ts';
 import { PostgresFileCabinet } from '../adapters/postgres/documents-files.ts';
 import { PostgresIngestionShelf } from '../adapters/postgres/documents-ingestion.ts';
 import { PostgresJobQueue } from '../adapters/postgres/documents-jobs.ts';
+import { PostgresReembeddingShelf } from '../adapters/postgres/documents-reembedding.ts';
 import { PostgresVectorStoreCabinet } from '../adapters/postgres/documents-stores.ts';
 import { openIdempotencyCabinet } from '../adapters/postgres/idempotency.ts';
 import { ResidentPartitions } from '../adapters/postgres/resident-partitions.ts';
@@ -20,6 +21,7 @@ import type { Embedder } from '../rag/embed-texts.ts';
 import type { IngestionShelf } from '../rag/ingest.ts';
 import type { SealJob } from '../rag/job-queue.ts';
 import { DocumentReader } from '../rag/parse/document-reader.ts';
+import type { EmbeddingSetting, ReembeddingShelf } from '../rag/reembed.ts';
 import type { InferenceParts } from '../request-path/serve-inference.ts';
 import { ingestionCallTokensMax, serveIngestionEmbedding } from '../request-path/serve-ingestion.ts';
 import type { Logger } from '../telemetry/logger.ts';
@@ -41,7 +43,7 @@ export interface DocumentParts {
   readonly secrets: Secrets;
   readonly path: InferenceParts & { readonly ids: IdSource };
   readonly directory: TenantDirectory;
-  readonly embedding: { readonly model: string; readonly dimensions: number };
+  readonly embedding: EmbeddingSetting;
 }
 
 export interface Documents {
@@ -49,6 +51,7 @@ export interface Documents {
   readonly residents: ResidentPartitions;
   readonly data: TenantDataSource;
   readonly shelfOf: (principal: Principal) => IngestionShelf;
+  readonly reembeddingOf: (principal: Principal) => ReembeddingShelf;
   readonly envelopes: JobEnvelopes;
   /** A job was enqueued by other means than `data`. */
   wake(): void;
@@ -67,12 +70,16 @@ export function openDocuments(parts: DocumentParts): Documents {
   const placements = openPlacements({ config, shared: database, clock, random: systemRandom, logger });
   const data = dataSource(parts, { envelopes, residents, placements }, () => worker.wake());
   const shelfOf = (principal: Principal) => new PostgresIngestionShelf(homes.forTenant(principal));
+  const sealJob: SealJob = (sealer, job) => envelopes.seal(sealer, job);
+  const reembeddingOf = (principal: Principal) =>
+    new PostgresReembeddingShelf({ database: homes.forTenant(principal), principal, sealJob, clock });
   const worker = new IngestionWorker({
     queue: new PostgresJobQueue(database.forDirectory(), clock, config.bounds.ingestionJobsPerTenantMax),
     envelopes,
     shelfOf,
     filesOf: (principal) => data.bind(principal).files,
     storesOf: (principal) => data.bind(principal).vectorStores,
+    reembeddingOf,
     ownsQueue: config.database.url === undefined,
     reader,
     embedderFor: (model, principal) => embedderOf(parts, data, { model, principal }),
@@ -86,6 +93,7 @@ export function openDocuments(parts: DocumentParts): Documents {
     shelfOf,
     placements: placements.keeper,
     envelopes,
+    reembeddingOf,
     wake: () => worker.wake(),
     start() {
       worker.start();

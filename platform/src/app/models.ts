@@ -10,6 +10,7 @@ import type { Provider } from '../inference/provider.ts';
 import { builtInPriceFile, loadPriceBook, type PriceBook } from '../metering/price-book.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
+import type { EmbeddingSetting } from '../rag/reembed.ts';
 import { type RetrievalWeights, standInDenseWeight, standInDenseWeightMax } from '../rag/retrieve.ts';
 
 const localProviderId = 'local';
@@ -49,14 +50,20 @@ export function openPriceBook(models: readonly ModelConfig[]): PriceBook {
   return loadPriceBook(readFileSync(builtInPriceFile, 'utf8'), configured);
 }
 
-/** The model new vector stores embed with, and the size of its vectors. */
-export function embeddingOf(config: Config): { readonly model: string; readonly dimensions: number } {
+/** The model vector stores are embedded by, or are going to be, and the size of its vectors. */
+export function embeddingOf(config: Config): EmbeddingSetting {
   const model = modelsOf(config).find((entry) => entry.id === config.embedding.model);
   return { model: config.embedding.model, dimensions: model?.dimensions ?? embeddingDimensionsDefault };
 }
 
-export function retrievalWeightsOf(config: Config): RetrievalWeights {
-  const isStandIn = config.embedding.model === localEmbeddingModel.id;
+/** Whether a store of this model and size can be searched and filled as the configuration is. */
+export function canEmbed(config: Config, { model, dimensions }: EmbeddingSetting): boolean {
+  const configured = modelsOf(config).find((entry) => entry.id === model);
+  return configured?.kind === 'embedding' && (configured.dimensions ?? embeddingDimensionsDefault) === dimensions;
+}
+
+export function retrievalWeightsOf(config: Config, embeddingModel: string): RetrievalWeights {
+  const isStandIn = embeddingModel === localEmbeddingModel.id;
   const dense = config.retrieval.denseWeight ?? (isStandIn ? standInDenseWeight : 1);
   return { dense: isStandIn ? Math.min(dense, standInDenseWeightMax) : dense, lexical: config.retrieval.lexicalWeight };
 }

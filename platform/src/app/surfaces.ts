@@ -1,6 +1,7 @@
 /** The route table: data plane, control plane, operations. */
 import type { IncomingHttpHeaders } from 'node:http';
 import { auditRoutes } from '../admin/audit-routes.ts';
+import { embeddingRoutes } from '../admin/embedding-routes.ts';
 import { erasureRoutes } from '../admin/erasure-routes.ts';
 import { exportRoutes } from '../admin/export-routes.ts';
 import type { GiveDatabase } from '../admin/given-database.ts';
@@ -16,6 +17,7 @@ import { responseRoutes } from '../gateway/openai/response-routes.ts';
 import { vectorStoreRoutes } from '../gateway/openai/vector-store-routes.ts';
 import type { OperatorRoute, Route } from '../gateway/route.ts';
 import type { IsolationAudits } from '../jobs/isolation-audits.ts';
+import type { Reembedding } from '../jobs/reembedding.ts';
 import type { TenantMoves } from '../jobs/tenant-moves.ts';
 import type { PriceBook } from '../metering/price-book.ts';
 import type { UsageJournal } from '../metering/usage-journal.ts';
@@ -39,6 +41,7 @@ export interface SurfaceParts {
   readonly lifecycle: Pick<Lifecycle, 'erasures' | 'exports' | 'signer'>;
   /** Undefined where no store can be placed. */
   readonly placements: PlacementKeeper | undefined;
+  readonly reembedding: Reembedding;
   readonly settle: (tenantId: TenantId) => Promise<void>;
   readonly giveDatabase: GiveDatabase;
   readonly audits: IsolationAudits;
@@ -55,7 +58,7 @@ const contextTokensMax = 16_000;
 const pollAfterMs = 250;
 
 export function surfaces(parts: SurfaceParts): readonly Route[] {
-  const { path, retrieval, ids, config, identity, directory, moves, audits, usage, journal, priceBook } = parts;
+  const { path, retrieval, ids, config, identity, directory, moves, reembedding, audits, usage, journal, priceBook } = parts;
   const { clock, metrics, queue, inference } = path;
   const operator = mintOperatorScope('admin-token');
   const nowMs = () => clock.nowMs();
@@ -73,6 +76,7 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
     ...exportRoutes({ operator, registry: directory, exports: parts.lifecycle.exports }),
     ...erasureRoutes({ operator, registry: directory, erasures: parts.lifecycle.erasures, signingKey: parts.lifecycle.signer }),
     ...placementRoutes({ operator, registry: directory, placements: parts.placements }),
+    ...embeddingRoutes({ operator, registry: directory, reembedding }),
   ];
   return [
     ...inferenceRoutes(path),

@@ -152,6 +152,8 @@ const bounds = z.strictObject({
   ingestionJobsPerTenantMax: positiveInt.default(8),
   parseTimeoutMs: positiveInt.default(20_000),
   parseMemoryMb: positiveInt.default(256),
+  /** Between two looks through all tenants for stores of another model than the configured one, while there may be any. */
+  reembeddingSurveyMs: positiveInt.default(600_000),
   databaseQueryTimeoutMs: positiveInt.default(30_000),
   /** Vectors and words of searched stores that are kept in memory; 0 keeps none. WebAssembly addresses 4 GiB. */
   residentBytesMax: z

@@ -101,6 +101,7 @@ export const errorCatalogue = {
   encrypted_document: invalid(400),
   document_limit: invalid(400),
   embedding_failed: { status: 502, type: 'upstream_error' },
+  embedding_model_changed: { status: 503, type: 'server_error', shouldRetry: true },
   // Ours
   metering_unavailable: { status: 503, type: 'server_error', shouldRetry: true },
   // At rest

@@ -5,7 +5,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { failureOf, type IngestionParts, type IngestionShelf, ingestFile, mustWait } from '../rag/ingest.ts';
-import type { Claim, ClaimedJob, IngestFileJob, JobQueue } from '../rag/job-queue.ts';
+import type { Claim, ClaimedJob, IngestFileJob, JobQueue, ReembedStoreJob } from '../rag/job-queue.ts';
+import { faultOf, type ReembeddingShelf, reembedSlice } from '../rag/reembed.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { FileCabinet, VectorStoreCabinet } from '../tenancy/capabilities.ts';
 import type { Principal } from '../tenancy/principal.ts';
@@ -18,6 +19,7 @@ export interface IngestionWorkerParts extends IngestionParts {
   readonly shelfOf: (principal: Principal) => IngestionShelf;
   readonly filesOf: (principal: Principal) => Pick<FileCabinet, 'expire'>;
   readonly storesOf: (principal: Principal) => Pick<VectorStoreCabinet, 'expire'>;
+  readonly reembeddingOf: (principal: Principal) => ReembeddingShelf;
   /** No other process works on this queue (embedded database): what a dead one had claimed is ready again at the start. */
   readonly ownsQueue: boolean;
   readonly logger: Logger;
@@ -33,9 +35,18 @@ export interface IngestionBounds {
   readonly attemptsMax: number;
   /** Wait before the second attempt; doubles with each further one. */
   readonly retryDelayMs: number;
+  /** Wait of a store that cannot be embedded anew just now; it serves as it is meanwhile. */
+  readonly reembedRetryMs: number;
 }
 
-const boundsDefault: IngestionBounds = { concurrency: 2, leaseMs: 30_000, pollIntervalMs: 1_000, attemptsMax: 5, retryDelayMs: 2_000 };
+const boundsDefault: IngestionBounds = {
+  concurrency: 2,
+  leaseMs: 30_000,
+  pollIntervalMs: 1_000,
+  attemptsMax: 5,
+  retryDelayMs: 2_000,
+  reembedRetryMs: 60_000,
+};
 
 export class IngestionWorker implements AsyncDisposable {
   readonly #parts: IngestionWorkerParts;
@@ -129,6 +140,8 @@ export class IngestionWorker implements AsyncDisposable {
         return this.#parts.filesOf(principal).expire(job.payload.fileId);
       case 'expire_store':
         return this.#parts.storesOf(principal).expire(job.payload.storeId);
+      case 'reembed_store':
+        return this.#reembed(job, principal, signal);
       default:
         return job satisfies never;
     }
@@ -139,6 +152,23 @@ export class IngestionWorker implements AsyncDisposable {
     if (job.attempt > this.#bounds.attemptsMax) throw new BulkheadError('parse_failed', 'reading the file ended the process each time');
     const draft = await this.#parts.shelfOf(principal).begin(job.payload);
     if (draft !== undefined) await ingestFile(this.#parts, principal, { draft, signal });
+  }
+
+  /** A store that cannot be embedded anew stays as it is and is tried again, however often: its model may come back, its budget begin anew. */
+  async #reembed(job: ReembedStoreJob & Claim, principal: Principal, signal: AbortSignal): Promise<number | undefined> {
+    const shelf = this.#parts.reembeddingOf(principal);
+    const space = job.payload;
+    try {
+      return (await reembedSlice(this.#parts, principal, { shelf, space, signal })) === 'more' ? 0 : undefined;
+    } catch (error) {
+      if (signal.aborted || mustWait(error) || (error instanceof BulkheadError && error.code === 'tenant_suspended')) throw error;
+      this.#parts.logger.warn(
+        { component: 'reembedding', jobId: job.id, tenantId: job.tenantLabel, ...factsOf(error) },
+        'a vector store could not be embedded anew and serves as it is',
+      );
+      await shelf.markFault(space, faultOf(error));
+      return this.#bounds.reembedRetryMs;
+    }
   }
 
   async #settleFailure(failed: { readonly job: ClaimedJob; readonly shelf: IngestionShelf; readonly signal: AbortSignal }, error: unknown) {

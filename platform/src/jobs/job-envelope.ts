@@ -58,5 +58,14 @@ interface EnvelopeClaims {
 
 /** One text for one job, whatever the order of its keys. */
 function jobText({ id, kind, payload }: JobFacts): string {
-  return JSON.stringify([id, kind, 'storeId' in payload ? payload.storeId : null, 'fileId' in payload ? payload.fileId : null]);
+  const { storeId = null, fileId = null, ...rest }: Readonly<Record<string, string | number | null>> = { ...payload };
+  return JSON.stringify([
+    id,
+    kind,
+    storeId,
+    fileId,
+    ...Object.entries(rest)
+      .toSorted(([left], [right]) => (left < right ? -1 : 1))
+      .flat(),
+  ]);
 }

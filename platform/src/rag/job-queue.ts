@@ -3,11 +3,17 @@
  * proved by its signed envelope, which the queue carries and does not read.
  */
 import type { Principal } from '../tenancy/principal.ts';
+import type { StoreSpace } from './reembed.ts';
 
-export type JobFacts = IngestFileJob | ExpireFileJob | ExpireStoreJob;
+export type JobFacts = IngestFileJob | ExpireFileJob | ExpireStoreJob | ReembedStoreJob;
 
 /** Every kind, for whoever must know them all at run time; a kind that is missing here does not compile. */
-export const jobKinds: Readonly<Record<JobFacts['kind'], true>> = { ingest_file: true, expire_file: true, expire_store: true };
+export const jobKinds: Readonly<Record<JobFacts['kind'], true>> = {
+  ingest_file: true,
+  expire_file: true,
+  expire_store: true,
+  reembed_store: true,
+};
 
 /** Index a file in a store. */
 export interface IngestFileJob {
@@ -28,6 +34,13 @@ export interface ExpireStoreJob {
   readonly id: string;
   readonly kind: 'expire_store';
   readonly payload: { readonly storeId: string };
+}
+
+/** Fill a space of a vector store, let searches read it, and remove what nobody reads any more; one slice at a time. */
+export interface ReembedStoreJob {
+  readonly id: string;
+  readonly kind: 'reembed_store';
+  readonly payload: StoreSpace;
 }
 
 /** A file in a vector store. */

@@ -27,7 +27,7 @@ function scopeOver(chunks: readonly RetrievedChunk[] | undefined): TenantScope {
   return openTenantScope(principal, tenant, { name: 'free', weight: 1, limits: {} }, { bind: () => capabilities });
 }
 
-const query = { text: 'rent', embedding: new Float32Array(1), limit: 10, weights: { dense: 0.3, lexical: 1 } };
+const query = { text: 'rent', embedding: new Float32Array(1), embeddingModel: 'm', limit: 10, weights: { dense: 0.3, lexical: 1 } };
 
 describe('retrieval', () => {
   test('hands over what belongs to the tenant, and undefined for an absent store', async () => {

@@ -1,6 +1,6 @@
 /**
- * Search inside a tenant's stores: embed the question (through admission and metering like any other spending), search each store
- * through the scope's capability, check every chunk's owner again, merge.
+ * Search inside a tenant's stores: embed the question by each store's own model (through admission and metering like any other spending),
+ * search each store through the scope's capability, check every chunk's owner again, merge.
  */
 import { BulkheadError, quoteInput } from '../errors/bulkhead-error.ts';
 import type { UsageEvent } from '../metering/usage-event.ts';
@@ -9,7 +9,8 @@ import type { Logger } from '../telemetry/logger.ts';
 import type { AttributeFilter } from '../tenancy/attributes.ts';
 import type { RetrievedChunk } from '../tenancy/capabilities.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
-import { type InferenceParts, serveEmbedding } from './serve-inference.ts';
+import { QuestionEmbeddings } from './question-embeddings.ts';
+import type { InferenceParts } from './serve-inference.ts';
 
 export interface RetrievalQuery {
   readonly scope: TenantScope;
@@ -31,8 +32,11 @@ export interface RetrievalPath {
 }
 
 export interface RetrievalParts extends InferenceParts {
+  /** What new stores are embedded by. */
   readonly embeddingModel: string;
-  readonly weights: RetrievalWeights;
+  /** Whether stores may be embedded by other models, so that it is worth asking before a question is embedded. */
+  readonly hasOtherModels: () => boolean;
+  readonly weightsOf: (embeddingModel: string) => RetrievalWeights;
   /** Where a chunk of another tenant would be reported. */
   readonly logger: Logger;
 }
@@ -42,32 +46,64 @@ export function createRetrievalPath(parts: RetrievalParts): RetrievalPath {
 }
 
 async function search(parts: RetrievalParts, query: RetrievalQuery) {
-  const { scope, queries, storeIds } = query;
-  const embeddings = await embedQueries(parts, query);
+  const questions = new QuestionEmbeddings(parts, query);
+  const models = await modelsOf(parts, query);
   const rankings: (readonly RetrievedChunk[])[] = [];
-  for (const storeId of storeIds) {
-    for (const [index, text] of queries.entries()) {
-      const embedding = embeddings[index] as Float32Array;
-      const found = await retrieveOwned(scope, storeId, {
-        text,
-        embedding,
-        filter: query.filter,
-        limit: query.limit,
-        weights: parts.weights,
-        signal: query.signal,
-      });
-      if (found === undefined) throw new BulkheadError('not_found', `No vector store found with id ${quoteInput(storeId)}.`);
-      rankings.push(found);
-    }
+  for (const storeId of query.storeIds) {
+    const model = models.get(storeId);
+    const found = model === undefined ? undefined : await searchStore(parts, query, { questions, storeId, model });
+    if (found === undefined) throw new BulkheadError('not_found', `No vector store found with id ${quoteInput(storeId)}.`);
+    rankings.push(...found);
   }
   const chunks = mergeRanked(rankings, query.limit).filter((chunk) => chunk.score >= query.scoreThreshold);
   return { chunks };
 }
 
-async function embedQueries(parts: RetrievalParts, query: RetrievalQuery): Promise<readonly Float32Array[]> {
-  const body = { model: parts.embeddingModel, input: query.queries, encoding_format: 'float' };
-  const { scope, requestId, signal, endpoint } = query;
-  const served = await serveEmbedding(parts, { scope, requestId, signal, endpoint, body });
-  const items = served.parsed['data'] as readonly { readonly embedding: readonly number[] }[];
-  return items.map((item) => Float32Array.from(item.embedding));
+/** The model of each store. While there is only one, nobody is asked; a search finds out whether that was right. */
+async function modelsOf(parts: RetrievalParts, { scope, storeIds }: RetrievalQuery): Promise<ReadonlyMap<string, string>> {
+  if (parts.hasOtherModels()) return scope.vectorStores.embeddingModels(storeIds);
+  return new Map(storeIds.map((storeId) => [storeId, parts.embeddingModel]));
+}
+
+/** A store may change its model between two statements, once; twice would need two re-embeddings within one search. */
+const modelChangesMax = 2;
+
+interface StoreQuestion {
+  readonly questions: QuestionEmbeddings;
+  readonly storeId: string;
+  readonly model: string;
+}
+
+/** One ranking for each question. Undefined: no such store. */
+async function searchStore(parts: RetrievalParts, query: RetrievalQuery, asked: StoreQuestion) {
+  let { model } = asked;
+  for (let changes = 0; ; changes++) {
+    try {
+      return await rankingsOf(parts, query, { ...asked, model });
+    } catch (error) {
+      const other = otherModelOf(error);
+      if (other === undefined || changes >= modelChangesMax) throw error;
+      model = other;
+    }
+  }
+}
+
+async function rankingsOf(parts: RetrievalParts, query: RetrievalQuery, { questions, storeId, model }: StoreQuestion) {
+  const embeddings = await questions.by(model);
+  const rankings: (readonly RetrievedChunk[])[] = [];
+  for (const [index, text] of query.queries.entries()) {
+    const embedding = embeddings[index] as Float32Array;
+    const { filter, limit, signal } = query;
+    const asked = { text, embedding, embeddingModel: model, filter, limit, weights: parts.weightsOf(model), signal };
+    const found = await retrieveOwned(query.scope, storeId, asked, parts.logger);
+    if (found === undefined) return undefined;
+    rankings.push(found);
+  }
+  return rankings;
+}
+
+function otherModelOf(error: unknown): string | undefined {
+  if (!(error instanceof BulkheadError) || error.code !== 'embedding_model_changed') return undefined;
+  const model = error.details?.['embedding_model'];
+  return typeof model === 'string' ? model : undefined;
 }

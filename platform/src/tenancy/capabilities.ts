@@ -148,8 +148,10 @@ export interface AttachedFile {
 
 export interface HybridQuery {
   readonly text: string;
-  /** `[dimension]`, of the store's embedding model. */
+  /** `[dimension]`, by `embeddingModel`. */
   readonly embedding: Float32Array;
+  /** What the question was embedded by. */
+  readonly embeddingModel: string;
   readonly filter?: AttributeFilter | undefined;
   /** 1 to 50. */
   readonly limit: number;
@@ -199,7 +201,12 @@ export interface VectorStoreCabinet {
   getBatch(storeId: string, batchId: string): Promise<FileBatchRecord | undefined>;
   cancelBatch(storeId: string, batchId: string): Promise<FileBatchRecord | undefined>;
 
-  /** Exact hybrid search: always `min(limit, matching chunks)` results, best first, ties by chunk id. Undefined: no such store. */
+  /** What each of these stores is searched by; absent stores are left out. */
+  embeddingModels(storeIds: readonly string[]): Promise<ReadonlyMap<string, string>>;
+  /**
+   * Exact hybrid search: always `min(limit, matching chunks)` results, best first, ties by chunk id. Undefined: no such store. Throws
+   * `embedding_model_changed`, whose details name the model, when the store is embedded by another than the question.
+   */
   search(storeId: string, query: HybridQuery): Promise<readonly RetrievedChunk[] | undefined>;
 }
 

@@ -1,4 +1,4 @@
-/** What a database's vector stores were made with is checked at the start: a change says so instead of mixing what cannot be compared. */
+/** A change of the configured embedding model embeds the stores anew, beside their searches; a model that stores still need must be there. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,35 +15,124 @@ const withModel = (dimensions: number, kind = 'embedding') =>
   configured(`embedding: { model: other }
 models: [ { id: other, kind: ${kind}, dimensions: ${dimensions}, deployments: [ { provider: sim, model: other } ] } ]`);
 
-async function makeStore(bulkhead: RunningBulkhead, tenant: string): Promise<void> {
-  const send = async (path: string, credential: string, body: unknown) => {
-    const headers = { authorization: `Bearer ${credential}`, 'content-type': 'application/json' };
-    const answer = await fetch(bulkhead.baseUrl + path, { method: 'POST', headers, body: JSON.stringify(body) });
-    expect(answer.ok).toBe(true);
-    return (await answer.json()) as { readonly key: string };
-  };
-  await send('/admin/v1/tenants', adminToken, { id: tenant, tier: 'test' });
-  const { key } = await send(`/admin/v1/tenants/${tenant}/keys`, adminToken, { name: 'k' });
-  await send('/v1/vector_stores', key, { name: 'first' });
+/** A tenant's client of one process: what a key can do, and what the operator is told. */
+class Tenant {
+  readonly #bulkhead: RunningBulkhead;
+  readonly #key: string;
+
+  constructor(bulkhead: RunningBulkhead, key: string) {
+    this.#bulkhead = bulkhead;
+    this.#key = key;
+  }
+
+  async makeStore(texts: readonly string[]): Promise<string> {
+    const { id } = await this.#send<{ id: string }>('/v1/vector_stores', { name: 'first' });
+    for (const text of texts) {
+      const form = new FormData();
+      form.set('purpose', 'assistants');
+      form.set('file', new Blob([text]), 'text.txt');
+      const file = await this.#send<{ id: string }>('/v1/files', form);
+      await this.#send(`/v1/vector_stores/${id}/files`, { file_id: file.id });
+    }
+    await until(async () => (await this.#send<{ status: string }>(`/v1/vector_stores/${id}`)).status === 'completed');
+    return id;
+  }
+
+  async search(storeId: string, query: string): Promise<readonly string[]> {
+    const page = await this.#send<{ data: { content: { text: string }[] }[] }>(`/v1/vector_stores/${storeId}/search`, { query });
+    return page.data.map((item) => item.content[0]?.text ?? '');
+  }
+
+  #send<Answer>(path: string, body?: unknown): Promise<Answer> {
+    return send<Answer>(this.#bulkhead, path, { credential: this.#key, body });
+  }
 }
 
-it('another embedding model is welcome until there is a store, and refused by a sentence afterwards; another language is welcome', async () => {
+async function send<Answer>(
+  bulkhead: RunningBulkhead,
+  path: string,
+  { credential = adminToken, body }: { readonly credential?: string; readonly body?: unknown } = {},
+): Promise<Answer> {
+  const isForm = body instanceof FormData;
+  const headers = { authorization: `Bearer ${credential}`, ...(!isForm && { 'content-type': 'application/json' }) };
+  const sent = isForm ? body : JSON.stringify(body);
+  const answer = await fetch(bulkhead.baseUrl + path, {
+    method: body === undefined ? 'GET' : 'POST',
+    headers,
+    ...(body !== undefined && { body: sent }),
+  });
+  expect(answer.status, path).toBeLessThan(300);
+  return (await answer.json()) as Answer;
+}
+
+async function addTenant(bulkhead: RunningBulkhead, id: string): Promise<string> {
+  await send(bulkhead, '/admin/v1/tenants', { body: { id, tier: 'test' } });
+  return (await send<{ key: string }>(bulkhead, `/admin/v1/tenants/${id}/keys`, { body: { name: 'k' } })).key;
+}
+
+const embeddingOf = async (bulkhead: RunningBulkhead, tenant: string) =>
+  (await send<{ data: unknown }>(bulkhead, `/admin/v1/tenants/${tenant}/embedding`)).data;
+
+async function until(isTrue: () => Promise<boolean>): Promise<void> {
+  while (!(await isTrue())) await new Promise((resolve) => setTimeout(resolve, 50));
+}
+
+it('a store follows the configured model, is searched all the while, and names the model that is missing', async () => {
   const dataDir = mkdtempSync(join(tmpdir(), 'bulkhead-embedding-'));
   const started = async (config: string, work: (bulkhead: RunningBulkhead) => Promise<void> = async () => {}) => {
     await using bulkhead = await startBulkhead({ dataDir, config });
     await work(bulkhead);
   };
+  const texts = ['The landlord repairs the roof.', 'The tenant pays the rent.'];
+  let [key, storeId] = ['', ''];
   try {
-    await started(withModel(768));
-    await started(configured(''), (bulkhead) => makeStore(bulkhead, 'acme'));
-    await expect(started(withModel(768))).rejects.toThrow(
-      'The vector stores of this database were embedded by local-hash-384 with 384 dimensions; the configuration says other with 768.',
+    await started(configured(''), async (bulkhead) => {
+      key = await addTenant(bulkhead, 'acme');
+      storeId = await new Tenant(bulkhead, key).makeStore(texts);
+      await addTenant(bulkhead, 'globex');
+      expect(await embeddingOf(bulkhead, 'acme')).toEqual([
+        { model: 'local-hash-384', dimensions: 384, vector_stores: 1, building: null, fault: null },
+      ]);
+      expect(await embeddingOf(bulkhead, 'globex')).toEqual([]);
+    });
+    // The simulated provider answers 384 numbers, whatever the configuration says of it.
+    await started(withModel(768), async (bulkhead) => {
+      await until(async () => {
+        const [stores] = (await embeddingOf(bulkhead, 'acme')) as { model: string; fault: string | null }[];
+        expect(stores?.model).toBe('local-hash-384');
+        return stores?.fault === 'embedding_failed';
+      });
+      expect(await new Tenant(bulkhead, key).search(storeId, 'roof')).toHaveLength(2);
+      expect(bulkhead.log()).toContain('a vector store could not be embedded anew and serves as it is');
+    });
+    await started(withModel(384), async (bulkhead) => {
+      const acme = new Tenant(bulkhead, key);
+      const found = async () => (await acme.search(storeId, 'who repairs the roof')).toSorted();
+      expect(await found()).toEqual(texts.toSorted());
+      await until(async () => {
+        expect(await found()).toEqual(texts.toSorted());
+        const [stores] = (await embeddingOf(bulkhead, 'acme')) as { model: string; building: unknown }[];
+        return stores?.model === 'other' && stores.building === null;
+      });
+      expect(await found()).toEqual(texts.toSorted());
+      expect((await new Tenant(bulkhead, key).search(await acme.makeStore(['Another text.']), 'another')).length).toBe(1);
+    });
+    await expect(started(configured(''))).rejects.toThrow(
+      'Vector stores of this database are embedded by other with 384 dimensions, which the configuration does not have.',
     );
-    await started(configured('retrieval: { language: german }'), (bulkhead) => makeStore(bulkhead, 'globex'));
+    await expect(started(withModel(1_024))).rejects.toThrow('embedded by other with 384 dimensions');
+    await started(withModel(384).replace('embedding: { model: other }', 'retrieval: { language: german }'), async (bulkhead) => {
+      expect((await new Tenant(bulkhead, key).search(storeId, 'rent')).length).toBe(2);
+      await until(async () => {
+        const stores = (await embeddingOf(bulkhead, 'acme')) as { model: string }[];
+        return stores.every(({ model }) => model === 'local-hash-384');
+      });
+    });
+    await started(configured(''));
   } finally {
     rmSync(dataDir, { recursive: true, force: true });
   }
-});
+}, 300_000);
 
 it.each([
   ['retrieval.language: klingon is none of simple, arabic', configured('retrieval: { language: klingon }')],

@@ -99,7 +99,7 @@ const successes: readonly Success[] = [
   ...['', '/input_items'].map((path): Success => [`GET /v1/responses/:responseId${path}`, nothing]),
   [`POST ${tenant}/move`, () => ({ to: 'siloed' })],
   [`POST ${tenant}/placement`, () => ({ to: 'automatic' })],
-  ...['', '/keys', '/usage', '/move', '/placement'].map((path): Success => [`GET ${tenant}${path}`, nothing]),
+  ...['', '/keys', '/usage', '/move', '/placement', '/embedding'].map((path): Success => [`GET ${tenant}${path}`, nothing]),
   ...['tenants', 'usage', 'fairness', 'prices', 'deployments'].map((path): Success => [`GET /admin/v1/${path}`, nothing]),
   ...['/livez', '/readyz', '/metrics', '/console', '/console/console.css', '/console/console.js'].map(
     (path): Success => [`GET ${path}`, nothing],

@@ -6,6 +6,7 @@ import { PostgresFileCabinet } from '../../src/adapters/postgres/documents-files
 import { PostgresIngestionShelf } from '../../src/adapters/postgres/documents-ingestion.ts';
 import { PostgresJobQueue } from '../../src/adapters/postgres/documents-jobs.ts';
 import type { DocumentQuota } from '../../src/adapters/postgres/documents-quota.ts';
+import { PostgresReembeddingShelf } from '../../src/adapters/postgres/documents-reembedding.ts';
 import type { ApproximateSearch } from '../../src/adapters/postgres/documents-search-approximate.ts';
 import { PostgresVectorStoreCabinet } from '../../src/adapters/postgres/documents-stores.ts';
 import { type ResidentBounds, ResidentPartitions } from '../../src/adapters/postgres/resident-partitions.ts';
@@ -17,6 +18,7 @@ import type { Embedder } from '../../src/rag/embed-texts.ts';
 import type { IngestionShelf } from '../../src/rag/ingest.ts';
 import type { SealJob } from '../../src/rag/job-queue.ts';
 import { DocumentReader } from '../../src/rag/parse/document-reader.ts';
+import type { ReembeddingShelf } from '../../src/rag/reembed.ts';
 import { type Logger, silentLogger } from '../../src/telemetry/logger.ts';
 import type { Attributes } from '../../src/tenancy/attributes.ts';
 import type { AttachedFile, ChunkingStrategy, FileCabinet, HybridQuery, RetrievedChunk } from '../../src/tenancy/capabilities.ts';
@@ -29,6 +31,11 @@ export const dimensions = 384;
 export const hashedEmbedder: Embedder = {
   embed: (texts) => Promise.resolve(texts.map((text) => embedText(text, dimensions))),
 };
+/** Stands for any model: the last part of its name is the size of its vectors. Those of two models have nothing to do with each other. */
+export function embedBy(model: string, text: string): Float32Array {
+  const vector = embedText(text, Number(model.split('-').at(-1)));
+  return model === 'local-hash-384' ? vector : vector.toReversed();
+}
 export const chunking: ChunkingStrategy = { type: 'auto', maxChunkTokens: 800, overlapTokens: 400 };
 
 export interface LibraryOptions {
@@ -38,6 +45,7 @@ export interface LibraryOptions {
   readonly language?: string;
   readonly embedder?: Embedder;
   readonly embedding?: { readonly model: string; readonly dimensions: number };
+  readonly embedderFor?: (model: string) => Embedder;
   readonly bounds?: Partial<IngestionBounds>;
   readonly logger?: Logger;
   readonly chunksPerFileMax?: number;
@@ -47,6 +55,7 @@ export interface LibraryOptions {
   /** Where large stores may have an index of their own. */
   readonly approximateFor?: (principal: Principal) => ApproximateSearch;
   readonly shelfOf?: (database: TenantDatabase) => IngestionShelf;
+  readonly reembeddingOf?: (shelf: ReembeddingShelf) => ReembeddingShelf;
 }
 
 const noBounds: ResidentBounds = {
@@ -88,13 +97,16 @@ export class Library implements AsyncDisposable {
       queue: this.queue,
       envelopes: this.envelopes,
       reader: this.#reader,
-      embedderFor: () => options.embedder ?? hashedEmbedder,
+      embedderFor: (model) =>
+        options.embedderFor?.(model) ??
+        options.embedder ?? { embed: (texts) => Promise.resolve(texts.map((text) => embedBy(model, text))) },
       shelfOf: (principal) => {
         const database = db.database.forTenant(principal);
         return options.shelfOf?.(database) ?? new PostgresIngestionShelf(database);
       },
       filesOf: (principal) => this.shelves(principal.tenantId).files,
       storesOf: (principal) => this.shelves(principal.tenantId).vectorStores,
+      reembeddingOf: (principal) => this.reembedding(principal),
       ownsQueue: true,
       chunksPerFileMax: options.chunksPerFileMax ?? 20_000,
       logger: options.logger ?? silentLogger,
@@ -139,6 +151,13 @@ export class Library implements AsyncDisposable {
     };
   }
 
+  reembedding(principal: Principal): ReembeddingShelf {
+    const database = this.db.database.forTenant(principal);
+    const sealJob: SealJob = (who, job) => this.envelopes.seal(who, job);
+    const shelf = new PostgresReembeddingShelf({ database, principal, sealJob, clock: this.#options.clock ?? systemClock });
+    return this.#options.reembeddingOf?.(shelf) ?? shelf;
+  }
+
   /** A store of these texts, one file each, indexed. */
   async storeOf(tenant: string, texts: readonly string[], attributes: (index: number) => Attributes = () => ({})): Promise<string> {
     const { files, vectorStores } = this.shelves(tenant);
@@ -167,7 +186,14 @@ export class Library implements AsyncDisposable {
 }
 
 export function question(text: string, changes: Partial<HybridQuery> = {}): HybridQuery {
-  return { text, embedding: embedText(text, dimensions), limit: 10, weights: { dense: 0.3, lexical: 1 }, ...changes };
+  return {
+    text,
+    embedding: embedText(text, dimensions),
+    embeddingModel: 'local-hash-384',
+    limit: 10,
+    weights: { dense: 0.3, lexical: 1 },
+    ...changes,
+  };
 }
 
 /** What an answer says, bit for bit. */

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { PostgresFileCabinet } from '../../src/adapters/postgres/documents-files.ts';
 import { PostgresIngestionShelf } from '../../src/adapters/postgres/documents-ingestion.ts';
 import { PostgresJobQueue } from '../../src/adapters/postgres/documents-jobs.ts';
+import { PostgresReembeddingShelf } from '../../src/adapters/postgres/documents-reembedding.ts';
 import { PostgresVectorStoreCabinet } from '../../src/adapters/postgres/documents-stores.ts';
 import { ResidentPartitions } from '../../src/adapters/postgres/resident-partitions.ts';
 import { openResponseCabinet } from '../../src/adapters/postgres/responses.ts';
@@ -99,6 +100,13 @@ beforeAll(async () => {
     shelfOf: (principal) => new PostgresIngestionShelf(world.homes.forTenant(principal)),
     filesOf: (principal) => cabinets(principal.tenantId).files,
     storesOf: (principal) => cabinets(principal.tenantId).vectorStores,
+    reembeddingOf: (principal) =>
+      new PostgresReembeddingShelf({
+        database: world.homes.forTenant(principal),
+        principal,
+        sealJob: envelopes.seal.bind(envelopes),
+        clock: systemClock,
+      }),
     ownsQueue: true,
     chunksPerFileMax: 1_000,
     logger: silentLogger,

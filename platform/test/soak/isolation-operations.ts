@@ -26,6 +26,7 @@ type Operation = (turn: Turn) => Promise<void>;
 /** Files a tenant has beyond those it began with, at most. */
 const lateFilesMax = 8;
 const beginningFiles = 6;
+const embeddingModel = 'local-hash-384';
 
 /** Name, how often, what. */
 export const operations: readonly (readonly [string, number, Operation])[] = [
@@ -45,7 +46,7 @@ async function searchOwn({ world, random, me, findings }: Turn): Promise<void> {
   const limit = 1 + Math.floor(random.next() * 50);
   const weights = { dense: random.next() < 0.2 ? 0 : random.next(), lexical: random.next() < 0.2 ? 0 : 1 };
   const [changes, expected] = [me.changes, Math.min(limit, world.matching(me, filter))];
-  const found = await world.searchesOf(me).search(me.storeId, { text, embedding, filter, limit, weights });
+  const found = await world.searchesOf(me).search(me.storeId, { text, embedding, embeddingModel, filter, limit, weights });
   for (const chunk of found ?? []) {
     for (const id of [chunk.fileId, chunk.vectorStoreId]) checkOwner(world, me, { id, where: 'search', findings });
     if (chunk.ownerId !== me.name) findings.foreign.push(`search of ${me.name}: a row of ${chunk.ownerId}`);
@@ -58,7 +59,13 @@ async function searchOwn({ world, random, me, findings }: Turn): Promise<void> {
 
 async function searchForeign({ world, me, other, findings }: Turn): Promise<void> {
   const { text, embedding } = world.duplicates.question();
-  const found = await me.vectorStores.search(other.storeId, { text, embedding, limit: 10, weights: { dense: 1, lexical: 1 } });
+  const found = await me.vectorStores.search(other.storeId, {
+    text,
+    embedding,
+    embeddingModel,
+    limit: 10,
+    weights: { dense: 1, lexical: 1 },
+  });
   if (found !== undefined) findings.foreign.push(`${me.name} searched the store of ${other.name}: ${found.length} results`);
 }
 

@@ -46,7 +46,7 @@ export async function openBulkhead({
   const stores = new Map<number, LoadedStore>();
   const ask = async (question: Question, changes: Pick<HybridQuery, 'text' | 'weights' | 'limit'>) => {
     const store = stores.get(question.tenant.rank);
-    const found = await store?.vectorStores.search(store.id, { embedding: question.vector, ...changes });
+    const found = await store?.vectorStores.search(store.id, { embedding: question.vector, embeddingModel: model, ...changes });
     if (found === undefined) throw new Error('the tenant was not loaded');
     return found.map(({ filename, ordinal }) => Number.parseInt(filename, 10) * chunksPerFile + ordinal);
   };

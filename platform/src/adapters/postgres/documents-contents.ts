@@ -13,8 +13,9 @@ export interface StorePlace {
   readonly shard_id: number;
   /** Where the rows are moving to: each is in one of the two shards, and new ones go there. Null almost always. */
   readonly moving_to_shard: number | null;
-  /** The space that searches read, and the size of its vectors. */
+  /** The space that searches read, and the model and size of its vectors. */
   readonly space_no: number;
+  readonly embedding_model: string;
   readonly embedding_dimensions: number;
   /** The space that is being filled meanwhile; null when the store is not being embedded anew. */
   readonly building_space_no: number | null;
@@ -22,7 +23,7 @@ export interface StorePlace {
 }
 
 /** Of `app.vector_store s`. */
-export const placeColumns = sql`s.store_no, s.shard_id, s.moving_to_shard, s.space_no, s.embedding_dimensions, s.building_space_no, s.building_dimensions`;
+export const placeColumns = sql`s.store_no, s.shard_id, s.moving_to_shard, s.space_no, s.embedding_model, s.embedding_dimensions, s.building_space_no, s.building_dimensions`;
 
 /** Whose value is the shard of a row of this store. With one shard it is an equation, so that the planner sees one partition. */
 export function inShards({ shard_id: shard, moving_to_shard: movingTo }: StoreShards, column = sql`shard_id`): RawBuilder<unknown> {

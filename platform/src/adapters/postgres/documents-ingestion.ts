@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { sql } from 'kysely';
 import type { Sealer } from '../../encryption/tenant-cipher.ts';
+import { BulkheadError } from '../../errors/bulkhead-error.ts';
 import { assert } from '../../primitives/assert.ts';
 import { appendChunksMax, type EmbeddedChunk, type IngestionDraft, type IngestionFailure, type IngestionShelf } from '../../rag/ingest.ts';
 import type { FileReference } from '../../rag/job-queue.ts';
@@ -10,6 +11,7 @@ import type { Sql, TenantDatabase } from './database.ts';
 import {
   deleteContents,
   embeddingTable,
+  lockStore,
   placeColumns,
   placeNow,
   type StorePlace,
@@ -63,7 +65,6 @@ interface LockedFile extends StorePlace {
   readonly draft_digest: string | null;
   readonly filename: string;
   readonly language: string;
-  readonly embedding_model: string;
   readonly chunking_type: ChunkingStrategy['type'];
   readonly max_chunk_tokens: number;
   readonly overlap_tokens: number;
@@ -71,7 +72,7 @@ interface LockedFile extends StorePlace {
 
 async function lockFile(db: Sql, { storeId, fileId }: FileReference): Promise<LockedFile | undefined> {
   const { rows } = await sql<LockedFile>`
-    SELECT ${placeColumns}, s.embedding_model, s.language, f.file_no, f.status, f.draft, f.draft_digest, body.filename,
+    SELECT ${placeColumns}, s.language, f.file_no, f.status, f.draft, f.draft_digest, body.filename,
            f.chunking_type, f.max_chunk_tokens, f.overlap_tokens
       FROM app.vector_store s
       JOIN app.vector_store_file f ON f.tenant_id = s.tenant_id AND f.store_no = s.store_no
@@ -187,7 +188,9 @@ class PostgresDraft implements IngestionDraft {
     return this.#database.write(async (db) => {
       const added = { usageBytes: this.#usageBytes, chunks: this.#chunkCount, terms: this.#termCount };
       // The store's row is locked before the file's, as everywhere.
-      await sql`UPDATE app.vector_store SET revision = revision + 1 WHERE store_no = ${storeNo}`.execute(db);
+      const place = await lockStore(db, sql`s.store_no = ${storeNo}`);
+      if (place === undefined) return false;
+      assertSpaceIsRead(place, this.#file);
       const { rows } = await sql`
         UPDATE app.vector_store_file
            SET status = 'completed', draft = NULL, usage_bytes = ${added.usageBytes}, chunk_count = ${added.chunks}, term_count = ${added.terms}
@@ -221,6 +224,11 @@ class PostgresDraft implements IngestionDraft {
     const { store_no: storeNo, file_no: fileNo, space_no: spaceNo, embedding_dimensions: dimensions } = this.#file;
     const sealer = await this.#database.cipher.sealer(chunks.length);
     const termCount = await this.#database.write(async (db) => {
+      // Shared with other appends, held against a switch of the store's model; the store's row before the file's, as everywhere.
+      const { rows } = await sql<StorePlace>`
+        SELECT ${placeColumns} FROM app.vector_store s WHERE s.store_no = ${storeNo} FOR SHARE`.execute(db);
+      if (rows[0] === undefined) return undefined;
+      assertSpaceIsRead(rows[0], this.#file);
       if (!(await this.#isHeld(db))) return undefined;
       const shardId = shardForNewRows(await placeNow(db, storeNo));
       const ordinals = chunks.map((chunk) => chunk.ordinal);
@@ -237,6 +245,12 @@ class PostgresDraft implements IngestionDraft {
     this.#usageBytes += chunks.reduce((sum, chunk) => sum + Buffer.byteLength(chunk.text) + chunk.embedding.byteLength, 0);
     return true;
   }
+}
+
+/** Throws `not_ready` when the store has been embedded by another model since this attempt began: the next one embeds by that. */
+function assertSpaceIsRead(place: StorePlace, file: LockedFile): void {
+  if (place.space_no === file.space_no) return;
+  throw new BulkheadError('not_ready', 'The vector store changed its embedding model meanwhile; the file is indexed anew.');
 }
 
 interface IndexedChunks {

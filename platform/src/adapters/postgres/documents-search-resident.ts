@@ -60,8 +60,9 @@ async function readAt(
 
 /** `stale`: the partition is another by now, or the question is for another. `unavailable`: its thread is lost or busy. */
 async function armsOf(database: TenantDatabase, store: ResidentStore, query: HybridQuery): Promise<Arms | 'stale' | 'unavailable'> {
-  const { embedding, filter, signal } = query;
-  if (embedding.length !== store.contents.place.embedding_dimensions) return 'stale';
+  const { embedding, embeddingModel, filter, signal } = query;
+  const { place } = store.contents;
+  if (embeddingModel !== place.embedding_model || embedding.length !== place.embedding_dimensions) return 'stale';
   try {
     const [dense, lexical] = await Promise.all([store.nearest(embedding, filter, signal), matchingOf(database, store, query)]);
     return dense === undefined || lexical === undefined ? 'stale' : { dense, lexical };

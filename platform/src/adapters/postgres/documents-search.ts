@@ -4,11 +4,12 @@
  * the same to the last bit (test/retrieval/non-interference.test.ts).
  */
 import { sql } from 'kysely';
+import { BulkheadError } from '../../errors/bulkhead-error.ts';
 import { assert } from '../../primitives/assert.ts';
 import { fuse } from '../../rag/hybrid-ranking.ts';
 import type { HybridQuery } from '../../tenancy/capabilities.ts';
 import type { Sql, TenantDatabase } from './database.ts';
-import { placeColumns } from './documents-contents.ts';
+import { placeColumns, type StorePlace } from './documents-contents.ts';
 import { type ApproximateSearch, approximateArms, type IndexedStore } from './documents-search-approximate.ts';
 import { exactArms } from './documents-search-arms.ts';
 import { searchResident } from './documents-search-resident.ts';
@@ -54,7 +55,7 @@ async function searchThroughSql(
 ): Promise<StoreSearch | undefined> {
   const store = await openStore(db, storeId);
   if (store === undefined) return undefined;
-  assert(query.embedding.length === store.embedding_dimensions, "the question has the dimension of the store's embeddings");
+  assertComparable(store, query);
   const near = approximate && (await approximateArms(db, { store, query }, approximate));
   const ranked = fuse(near ?? (await exactArms(db, store, query)), query);
   return {
@@ -62,6 +63,15 @@ async function searchThroughSql(
     lastActiveAtMs: Number(store.last_active_at_ms),
     expiresAfterDays: store.expires_after_days ?? undefined,
   };
+}
+
+/** Vectors of two models say nothing about each other, even when they are equally long. Throws `embedding_model_changed`. */
+export function assertComparable(store: StorePlace, { embedding, embeddingModel }: HybridQuery): void {
+  if (store.embedding_model !== embeddingModel) {
+    const details = { embedding_model: store.embedding_model };
+    throw new BulkheadError('embedding_model_changed', 'The vector store has just been embedded by another model; try again.', { details });
+  }
+  assert(embedding.length === store.embedding_dimensions, "the question has the dimension of the store's embeddings");
 }
 
 interface OpenedStore extends IndexedStore {

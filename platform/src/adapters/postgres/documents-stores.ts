@@ -39,6 +39,7 @@ import { type DocumentQuota, returnQuota, takeQuota, takeStoreNumber } from './d
 import { searchStore } from './documents-search.ts';
 import type { ApproximateSearch } from './documents-search-approximate.ts';
 import { openChunks } from './documents-search-rows.ts';
+import { addEmbeddingModel } from './embedding-register.ts';
 import type { TenantResidents } from './resident-partitions.ts';
 import { sealed } from './sealed-columns.ts';
 
@@ -85,10 +86,7 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
                                       embedding_model, embedding_dimensions, language)
         VALUES (${id}, ${storeNo}, ${store.name}, ${store.description ?? null}, ${JSON.stringify(store.metadata)}, ${nowMs}, ${nowMs},
                 ${store.expiresAfterDays ?? null}, ${embedding.model}, ${embedding.dimensions}, ${language})`.execute(db);
-      // The first store decides: from then on a process that embeds otherwise does not start.
-      await sql`
-        INSERT INTO control.embedding_setting (model, dimensions) VALUES (${embedding.model}, ${embedding.dimensions})
-        ON CONFLICT DO NOTHING`.execute(db);
+      await addEmbeddingModel(db, embedding);
       await this.#scheduleExpiry(db, id, store.expiresAfterDays);
       return (await readStore(db, id, nowMs)) as VectorStoreRecord;
     });
@@ -246,6 +244,14 @@ export class PostgresVectorStoreCabinet implements VectorStoreCabinet {
       await deleteContents(db, place, cancelled);
       return readBatch(db, storeId, batchId);
     });
+  }
+
+  async embeddingModels(storeIds: readonly string[]): Promise<ReadonlyMap<string, string>> {
+    const { rows } = await this.#parts.database.read((db) =>
+      sql<{ readonly id: string; readonly embedding_model: string }>`
+        SELECT id, embedding_model FROM app.vector_store WHERE id = ANY (${storeIds}::text[])`.execute(db),
+    );
+    return new Map(rows.map((row) => [row.id, row.embedding_model]));
   }
 
   async search(storeId: string, query: HybridQuery): Promise<readonly RetrievedChunk[] | undefined> {

@@ -108,7 +108,14 @@ export async function addTenant(library: Library, tenant: string): Promise<void>
 }
 
 export function clusteredQuestion(text: string, changes: Partial<HybridQuery> = {}): HybridQuery {
-  return { text, embedding: clusteredVector(text), limit: 10, weights: { dense: 1, lexical: 0.5 }, ...changes };
+  return {
+    text,
+    embedding: clusteredVector(text),
+    embeddingModel: 'local-hash-384',
+    limit: 10,
+    weights: { dense: 1, lexical: 0.5 },
+    ...changes,
+  };
 }
 
 /** Rows of a tenant in each shard, table by table. */

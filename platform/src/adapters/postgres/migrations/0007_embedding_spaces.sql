@@ -9,12 +9,26 @@ ALTER TABLE app.vector_store
   ADD building_space_no int,
   ADD building_model text,
   ADD building_dimensions int CHECK (building_dimensions IN (384, 768, 1024, 1536, 3072)),
+  -- Why it does not go on, as the code of an error; tried again all the same.
+  ADD building_fault text,
   ADD CONSTRAINT building_is_whole
     CHECK ((building_space_no IS NULL) = (building_model IS NULL) AND (building_space_no IS NULL) = (building_dimensions IS NULL)),
   ADD CONSTRAINT spaces_are_counted CHECK (space_no < next_space_no AND building_space_no < next_space_no AND building_space_no <> space_no);
-GRANT INSERT (space_no, next_space_no, building_space_no, building_model, building_dimensions),
-      UPDATE (space_no, next_space_no, building_space_no, building_model, building_dimensions)
+GRANT INSERT (space_no, next_space_no, building_space_no, building_model, building_dimensions, building_fault),
+      UPDATE (space_no, next_space_no, building_space_no, building_model, building_dimensions, building_fault)
    ON app.vector_store TO bulkhead_runtime;
+
+-- Every model that stores here may be embedded by: written at each start for the configured one, and with each store; removed when no store is left
+-- with it. Says nothing about any tenant.
+CREATE TABLE control.embedding_model (
+  model      text NOT NULL,
+  dimensions int NOT NULL,
+  PRIMARY KEY (model, dimensions)
+);
+GRANT INSERT (model, dimensions) ON control.embedding_model TO bulkhead_runtime;
+GRANT SELECT, INSERT, DELETE ON control.embedding_model TO bulkhead_control;
+INSERT INTO control.embedding_model SELECT model, dimensions FROM control.embedding_setting;
+DROP TABLE control.embedding_setting;
 
 -- The space comes before the file, so that the vectors a search reads are neighbours. LIKE ... INCLUDING ALL gives later shards the same.
 DO $$
