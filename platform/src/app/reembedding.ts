@@ -47,6 +47,8 @@ export function openRetrieval({ config, path, reembedding, logger }: RetrievalWi
     embeddingModel: config.embedding.model,
     hasOtherModels: () => reembedding.hasOtherModels,
     weightsOf: (model) => retrievalWeightsOf(config, model),
+    rewriteModel: config.retrieval.rewriteModel,
+    rewriteTimeoutMs: config.bounds.rewriteTimeoutMs,
     logger,
   });
 }

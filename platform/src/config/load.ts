@@ -195,11 +195,13 @@ function siloMistakes(config: Config): string[] {
 }
 
 function retrievalMistakes(config: Config): string[] {
-  const { language } = config.retrieval;
+  const { language, rewriteModel } = config.retrieval;
+  const rewriter = config.models.find((entry) => entry.id === rewriteModel);
   const at = config.models.findIndex((model) => model.id === config.embedding.model);
   const model = config.models[at];
   return [
     ...(lexicalLanguages.has(language) ? [] : [`retrieval.language: ${language} is none of ${[...lexicalLanguages].join(', ')}`]),
+    ...(rewriteModel === undefined || rewriter?.kind === 'chat' ? [] : [`retrieval.rewriteModel: there is no chat model ${rewriteModel}`]),
     ...(model === undefined || model.kind === 'embedding' ? [] : [`embedding.model: ${model.id} is not of kind embedding`]),
     ...(model === undefined || embeddingDimensions.includes(model.dimensions ?? embeddingDimensionsDefault)
       ? []

@@ -152,6 +152,8 @@ const bounds = z.strictObject({
   ingestionJobsPerTenantMax: positiveInt.default(8),
   parseTimeoutMs: positiveInt.default(20_000),
   parseMemoryMb: positiveInt.default(256),
+  /** How long a search waits for its questions to be rewritten by a model; then it searches them as they are. */
+  rewriteTimeoutMs: positiveInt.default(3_000),
   /** Between two looks through all tenants for stores of another model than the configured one, while there may be any. */
   reembeddingSurveyMs: positiveInt.default(600_000),
   databaseQueryTimeoutMs: positiveInt.default(30_000),
@@ -277,6 +279,8 @@ export const configSchema = z.strictObject({
       indexBuildMemoryMb: z.number().int().min(16).max(65_536).default(256),
       indexBuildTimeoutMs: positiveInt.default(3_600_000),
       placementSweepIntervalMs: positiveInt.default(60_000),
+      /** Chat model that rewrites questions for searching; without one `rewrite_query` strips them by rule. */
+      rewriteModel: id.optional(),
     })
     .prefault({}),
   atRest: atRest.prefault({}),

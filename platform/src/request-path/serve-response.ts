@@ -81,7 +81,7 @@ async function prepare(parts: ResponseParts, call: ResponseCall): Promise<Prepar
     nextId: (prefix) => parts.ids.next(prefix),
   });
   transcript.begin();
-  if (found !== undefined) transcript.fileSearch([found.question], found.chunks.map(searchResult));
+  if (found !== undefined) transcript.fileSearch(found.queries, found.chunks.map(searchResult));
   const body = chatBodyOf(request, history, context?.systemMessage);
   return { transcript, context, inference: { scope, requestId, signal, endpoint: 'responses', body } };
 }
@@ -102,19 +102,21 @@ async function searchFiles(parts: ResponseParts, call: ResponseCall) {
   const { scope, requestId, request, signal } = call;
   const question = questionOf(request);
   if (request.fileSearch === undefined || question.trim() === '') return undefined;
-  const { vectorStoreIds, maxNumResults, scoreThreshold, filter } = request.fileSearch;
-  const { chunks } = await parts.retrieval.search({
+  const { vectorStoreIds, maxNumResults, scoreThreshold, weights, filter } = request.fileSearch;
+  return parts.retrieval.search({
     scope,
     requestId,
     signal,
     endpoint: 'responses',
     storeIds: vectorStoreIds,
     queries: [question.slice(0, 4_096)],
+    // People ask in sentences here; without a model to rewrite them they are searched as they are.
+    rewrite: 'by-model',
     limit: maxNumResults,
     scoreThreshold,
+    weights,
     filter,
   });
-  return { question, chunks };
 }
 
 function searchResult(chunk: RetrievedChunk): JsonRecord {

@@ -10,7 +10,7 @@ import type { AttributeFilter } from '../tenancy/attributes.ts';
 import type { RetrievedChunk } from '../tenancy/capabilities.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
 import { QuestionEmbeddings } from './question-embeddings.ts';
-import type { InferenceParts } from './serve-inference.ts';
+import { type RewritingParts, rewriteQueries } from './rewrite-queries.ts';
 
 export interface RetrievalQuery {
   readonly scope: TenantScope;
@@ -20,18 +20,29 @@ export interface RetrievalQuery {
   /** 1 to 16 stores; one that is absent (or another tenant's) is `not_found`. */
   readonly storeIds: readonly string[];
   readonly queries: readonly string[];
+  /** Whether the questions are rewritten for searching: `by-model` only where a model is configured for it. */
+  readonly rewrite: 'always' | 'by-model' | 'never';
   /** 1 to 50. */
   readonly limit: number;
   /** 0 to 1; results below it are dropped. */
   readonly scoreThreshold: number;
+  /** Undefined: as configured for the store's model. */
+  readonly weights: RetrievalWeights | undefined;
   readonly filter: AttributeFilter | undefined;
 }
 
 export interface RetrievalPath {
-  search(query: RetrievalQuery): Promise<{ readonly chunks: readonly RetrievedChunk[] }>;
+  search(query: RetrievalQuery): Promise<RetrievalAnswer>;
 }
 
-export interface RetrievalParts extends InferenceParts {
+export interface RetrievalAnswer {
+  /** What was searched. */
+  readonly queries: readonly string[];
+  /** Best first; scores fall from 1 (docs/reference/search.md). */
+  readonly chunks: readonly RetrievedChunk[];
+}
+
+export interface RetrievalParts extends RewritingParts {
   /** What new stores are embedded by. */
   readonly embeddingModel: string;
   /** Whether stores may be embedded by other models, so that it is worth asking before a question is embedded. */
@@ -45,7 +56,8 @@ export function createRetrievalPath(parts: RetrievalParts): RetrievalPath {
   return { search: (query) => search(parts, query) };
 }
 
-async function search(parts: RetrievalParts, query: RetrievalQuery) {
+async function search(parts: RetrievalParts, asked: RetrievalQuery): Promise<RetrievalAnswer> {
+  const query = { ...asked, queries: await rewriteQueries(parts, asked) };
   const questions = new QuestionEmbeddings(parts, query);
   const models = await modelsOf(parts, query);
   const rankings: (readonly RetrievedChunk[])[] = [];
@@ -56,7 +68,7 @@ async function search(parts: RetrievalParts, query: RetrievalQuery) {
     rankings.push(...found);
   }
   const chunks = mergeRanked(rankings, query.limit).filter((chunk) => chunk.score >= query.scoreThreshold);
-  return { chunks };
+  return { chunks, queries: query.queries };
 }
 
 /** The model of each store. While there is only one, nobody is asked; a search finds out whether that was right. */
@@ -93,8 +105,8 @@ async function rankingsOf(parts: RetrievalParts, query: RetrievalQuery, { questi
   const rankings: (readonly RetrievedChunk[])[] = [];
   for (const [index, text] of query.queries.entries()) {
     const embedding = embeddings[index] as Float32Array;
-    const { filter, limit, signal } = query;
-    const asked = { text, embedding, embeddingModel: model, filter, limit, weights: parts.weightsOf(model), signal };
+    const { filter, limit, signal, weights = parts.weightsOf(model) } = query;
+    const asked = { text, embedding, embeddingModel: model, filter, limit, weights, signal };
     const found = await retrieveOwned(query.scope, storeId, asked, parts.logger);
     if (found === undefined) return undefined;
     rankings.push(found);

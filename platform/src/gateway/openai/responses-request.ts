@@ -41,17 +41,22 @@ const functionTool = z.looseObject({
   strict: optionalNullable(z.boolean()),
   description: optionalNullable(z.string().max(10_000)),
 });
+/** Only their proportion counts. */
+const armWeight = z.number().min(0).max(1_000);
 const fileSearchTool = z.strictObject({
   type: z.literal('file_search'),
   vector_store_ids: z.array(z.string().min(1).max(128)).min(1).max(16),
   max_num_results: z.number().int().min(1).max(50).optional(),
   ranking_options: z
     .strictObject({
-      ranker: z.string().max(64).optional(),
+      ranker: z.enum(['auto', 'default-2024-11-15']).optional(),
       score_threshold: z.number().min(0).max(1).optional(),
-      hybrid_search: z.unknown().optional(),
+      hybrid_search: z
+        .strictObject({ embedding_weight: armWeight, text_weight: armWeight })
+        .refine(({ embedding_weight, text_weight }) => embedding_weight + text_weight > 0, 'at least one of the weights must be above 0')
+        .nullish(),
     })
-    .optional(),
+    .nullish(),
   filters: z.unknown().optional(),
 });
 
@@ -150,6 +155,12 @@ function checkTextFormat(text: JsonRecord | undefined): void {
   checkJsonSchema(format['schema'], 'text.format.schema');
 }
 
+function weightsOf(
+  asked: { readonly embedding_weight: number; readonly text_weight: number } | null | undefined,
+): FileSearchTool['weights'] {
+  return asked ? { dense: asked.embedding_weight, lexical: asked.text_weight } : undefined;
+}
+
 function fileSearchOf(tools: readonly JsonRecord[], toolChoice: unknown): FileSearchTool | undefined {
   const index = tools.findIndex((tool) => tool['type'] === 'file_search');
   if (index < 0 || toolChoice === 'none') return undefined;
@@ -158,6 +169,7 @@ function fileSearchOf(tools: readonly JsonRecord[], toolChoice: unknown): FileSe
     vectorStoreIds: tool.vector_store_ids,
     maxNumResults: tool.max_num_results ?? 20,
     scoreThreshold: tool.ranking_options?.score_threshold ?? 0,
+    weights: weightsOf(tool.ranking_options?.hybrid_search),
     filter: tool.filters === undefined || tool.filters === null ? undefined : parseAttributeFilter(tool.filters, `tools.${index}.filters`),
   };
 }

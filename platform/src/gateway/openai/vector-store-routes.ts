@@ -101,16 +101,17 @@ async function remove(exchange: TenantExchange): Promise<Answer> {
 
 async function search(parts: VectorStoreRouteParts, exchange: TenantExchange): Promise<Answer> {
   const body = validateBody(searchSchema, exchange.body);
-  const queries = typeof body.query === 'string' ? [body.query] : body.query;
-  const { chunks } = await parts.retrieval.search({
+  const { chunks, queries } = await parts.retrieval.search({
     scope: exchange.scope,
     requestId: exchange.requestId,
     signal: exchange.signal,
     endpoint: 'search',
     storeIds: [storeId(exchange)],
-    queries,
+    queries: typeof body.query === 'string' ? [body.query] : body.query,
+    rewrite: body.rewrite_query === true ? 'always' : 'never',
     limit: body.max_num_results ?? 10,
     scoreThreshold: body.ranking_options?.score_threshold ?? 0,
+    weights: undefined,
     filter: body.filters === undefined || body.filters === null ? undefined : parseAttributeFilter(body.filters, 'filters'),
   });
   const data = chunks.map(searchResultShape);

@@ -1,4 +1,5 @@
 /** The Responses request after validation: what `POST /v1/responses` understood. Names are OpenAI's in camel case. */
+import type { RetrievalWeights } from '../../rag/retrieve.ts';
 import type { AttributeFilter } from '../../tenancy/attributes.ts';
 
 export type JsonRecord = Readonly<Record<string, unknown>>;
@@ -34,5 +35,7 @@ export interface FileSearchTool {
   readonly vectorStoreIds: readonly string[];
   readonly maxNumResults: number;
   readonly scoreThreshold: number;
+  /** Undefined: as configured. */
+  readonly weights: RetrievalWeights | undefined;
   readonly filter: AttributeFilter | undefined;
 }
