@@ -13,6 +13,8 @@ import type { BenchTenant, Question, Workload } from './workload.ts';
 
 export const httpDimensions = 384;
 const adminToken = 'an-admin-token-for-benchmarks';
+/** The master key that the loader seals with (test/support/key-ring.ts). */
+const libraryKey = Buffer.alloc(32, 7).toString('base64');
 
 export function openBulkheadHttp(): SearchSystem {
   const dataDir = mkdtempSync(join(tmpdir(), 'bulkhead-bench-'));
@@ -64,6 +66,7 @@ async function fill(dataDir: string, workload: Workload): Promise<ReadonlyMap<nu
 function configOf({ tenants }: Workload): string {
   return JSON.stringify({
     auth: { adminToken },
+    atRest: { key: libraryKey },
     tiers: { bench: { weight: 1 } },
     tenants: tenants.map(({ name }) => ({ id: name, tier: 'bench' })),
     providers: [{ id: 'sim', kind: 'simulated' }],

@@ -10,7 +10,7 @@ const coldMaxMs = 300;
 const fasterThanOthers = 5;
 /** What resident vectors may hold beside themselves, and a budget for the process and its engine. */
 const residentFactor = 1.15;
-const residentBudgetMiB = 512;
+const residentBudgetMiB = 1_024;
 
 export function overviewTable(results: readonly SystemResult[]): string {
   return table(
@@ -22,6 +22,7 @@ export function overviewTable(results: readonly SystemResult[]): string {
       'searches/s alone',
       'searches/s together',
       'process MiB',
+      'held MiB',
       'server MiB',
       'disk MiB',
       'raw MiB',
@@ -34,6 +35,7 @@ export function overviewTable(results: readonly SystemResult[]): string {
       whole(perSecondAlone),
       whole(perSecondTogether),
       whole(memory.warmMiB),
+      optional(memory.heldMiB),
       optional(memory.serverMiB),
       optional(memory.diskMiB),
       whole(memory.rawMiB),

@@ -21,6 +21,7 @@ export async function measureSystem(system: SearchSystem, options: SystemOptions
     if (questions.length > 0) classes.push(await measureClass(system, workload, questions));
   }
   const mixed = workload.questions(options.questionsPerClass * sizeClasses.length);
+  await askOnce(system, mixed);
   const perSecondAlone = await searchesPerSecond(system, mixed, { clients: 1, seconds: options.secondsPerRound });
   const perSecondTogether = await searchesPerSecond(system, mixed, { clients: options.concurrency, seconds: options.secondsPerRound });
   const memory = {
@@ -28,6 +29,7 @@ export async function measureSystem(system: SearchSystem, options: SystemOptions
     warmMiB: ownMiB(),
     serverMiB: await system.serverMiB?.(),
     diskMiB: await system.diskMiB?.(),
+    heldMiB: system.heldMiB?.(),
     rawMiB: rawMiB(workload, mixed, options.questionsPerClass),
   };
   const { system: name, dimensions } = options;
@@ -44,6 +46,7 @@ async function measureClass(system: SearchSystem, workload: Workload, questions:
     possible += truth.possible;
     if (found.length < truth.possible) short++;
   }
+  await system.settled?.();
   const { p50, p99 } = await latencies(questions, (question) => system.search(question, limit));
   const { hybrid } = system;
   const [first] = questions;
@@ -57,6 +60,12 @@ async function measureClass(system: SearchSystem, workload: Workload, questions:
     p99,
     ...(hybrid && { hybrid: await latencies(questions, (question) => hybrid(question, limit)) }),
   };
+}
+
+/** So that what is measured next is warm. */
+async function askOnce(system: SearchSystem, questions: readonly Question[]): Promise<void> {
+  for (const question of questions) await system.search(question, limit);
+  await system.settled?.();
 }
 
 async function firstSearches(system: SearchSystem, workload: Workload): Promise<number | undefined> {

@@ -11,6 +11,10 @@ export interface SearchSystem extends AsyncDisposable {
   readonly hybrid?: (question: Question, limit: number) => Promise<readonly number[]>;
   /** Before the first search of a tenant is timed. */
   readonly forget?: (tenant: BenchTenant) => Promise<void>;
+  /** Waits for what earlier searches began in the background. */
+  readonly settled?: () => Promise<void>;
+  /** What the system says its vectors and words hold in memory. */
+  readonly heldMiB?: () => number;
   /** Memory of the database's own processes in MiB, where it has some; that of this process is measured by the caller. */
   readonly serverMiB?: () => Promise<number>;
   /** Bytes on disk, where the system says so. */
@@ -72,6 +76,8 @@ export interface Memory {
   readonly warmMiB: number;
   readonly serverMiB: number | undefined;
   readonly diskMiB: number | undefined;
+  /** What the system itself says it holds. */
+  readonly heldMiB: number | undefined;
   /** Vectors of the tenants that were asked. */
   readonly rawMiB: number;
 }
