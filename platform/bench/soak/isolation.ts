@@ -37,7 +37,7 @@ process.exit();
 async function main(): Promise<void> {
   const inside = await soakIsolation({ operations: operations - overHttp, seed, onProgress, signal: interrupt.signal });
   say(`through the capabilities on the ${values.engine} engine`, inside);
-  process.stdout.write(`${JSON.stringify(inside.byKind)}\n`);
+  process.stdout.write(`${JSON.stringify(inside.byKind)}, ${inside.fromMemory} searches from memory\n`);
   const outside = await soakHttp({ operations: interrupt.signal.aborted ? 0 : overHttp, seed });
   say('over HTTP on the embedded engine', { ...outside, short: 0 });
   for (const example of [...inside.examples, ...outside.examples]) process.stdout.write(`  ${example}\n`);
@@ -53,7 +53,7 @@ function onProgress(report: SoakReport): void {
   say(`so far (${Math.round(residentMiB(process.pid))} MiB resident)`, report);
 }
 
-function say(where: string, report: Omit<SoakReport, 'byKind' | 'examples'>): void {
+function say(where: string, report: Omit<SoakReport, 'byKind' | 'examples' | 'fromMemory'>): void {
   const { operations: count, foreign, short, wrong, seconds } = report;
   const rate = Math.round(count / seconds);
   process.stdout.write(

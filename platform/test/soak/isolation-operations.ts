@@ -2,7 +2,7 @@
 import { DatabaseStatementError } from '../../src/adapters/postgres/database-error.ts';
 import type { Random } from '../../src/primitives/random.ts';
 import type { AttributeFilter } from '../../src/tenancy/attributes.ts';
-import type { IsolationWorld, Resident } from './isolation-world.ts';
+import type { IsolationWorld, Member } from './isolation-world.ts';
 
 export interface Findings {
   /** What belongs to another tenant and was answered. */
@@ -16,8 +16,8 @@ export interface Findings {
 export interface Turn {
   readonly world: IsolationWorld;
   readonly random: Random;
-  readonly me: Resident;
-  readonly other: Resident;
+  readonly me: Member;
+  readonly other: Member;
   readonly findings: Findings;
 }
 
@@ -38,6 +38,7 @@ export const operations: readonly (readonly [string, number, Operation])[] = [
   ['read without a condition', 6, readUnconditioned],
   ['index', 3, indexFile],
   ['delete', 3, deleteFile],
+  ['forget what is in memory', 0.5, forgetMemory],
 ];
 
 async function searchOwn({ world, random, me, findings }: Turn): Promise<void> {
@@ -156,6 +157,11 @@ async function deleteFile({ world, me, findings }: Turn): Promise<void> {
   if (!(await world.remove(me, id))) findings.wrong.push(`${me.name} could not delete its own ${id}`);
 }
 
+async function forgetMemory({ world, random, me }: Turn): Promise<void> {
+  if (random.next() < 0.2) await world.library.residents.clear();
+  else world.library.residents.drop(world.library.shelves(me.name).principal.tenantId);
+}
+
 /** Some let everything through, some nothing, some are hostile: quotes, patterns, names of columns, deep nesting. */
 const filters: readonly ((random: Random) => AttributeFilter | undefined)[] = [
   () => undefined,
@@ -192,7 +198,7 @@ const filters: readonly ((random: Random) => AttributeFilter | undefined)[] = [
 
 function checkOwner(
   world: IsolationWorld,
-  me: Resident,
+  me: Member,
   { id, where, findings }: { readonly id: string; readonly where: string; readonly findings: Findings },
 ): void {
   const owner = world.ownerOf(id);

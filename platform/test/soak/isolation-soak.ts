@@ -19,6 +19,8 @@ export interface SoakOptions {
 export interface SoakReport {
   readonly operations: number;
   readonly byKind: Readonly<Record<string, number>>;
+  /** Searches that were answered from memory, the others from the database. */
+  readonly fromMemory: number;
   readonly foreign: number;
   readonly short: number;
   readonly wrong: number;
@@ -42,11 +44,11 @@ export async function soakIsolation(options: SoakOptions): Promise<SoakReport> {
       const [name, , operation] = chosen(random.next());
       const [me, other] = pair(world, random.next(), random.next());
       await tally.count(name, (findings) => operation({ world, random, me, other, findings }));
-      if (tally.operations % progressEvery === 0) options.onProgress?.(tally.report());
+      if (tally.operations % progressEvery === 0) options.onProgress?.(tally.report(world.fromMemory));
     }
   };
   await Promise.all(Array.from({ length: clients }, client));
-  return tally.report();
+  return tally.report(world.fromMemory);
 }
 
 class Tally {
@@ -71,8 +73,9 @@ class Tally {
     }
   }
 
-  report(): SoakReport {
+  report(fromMemory: number): SoakReport {
     return {
+      fromMemory,
       operations: this.operations,
       byKind: Object.fromEntries(this.#byKind),
       ...this.#totals,
@@ -95,10 +98,10 @@ function chosen(chance: number): (typeof operations)[number] {
 }
 
 function pair(world: IsolationWorld, first: number, second: number) {
-  const { residents } = world;
-  const me = residents[Math.floor(first * residents.length)];
+  const { members } = world;
+  const me = members[Math.floor(first * members.length)];
   const other = pick(
-    residents.filter((resident) => resident !== me),
+    members.filter((member) => member !== me),
     { next: () => second },
   );
   if (me === undefined || other === undefined) throw new Error('isolation needs two tenants');
