@@ -187,6 +187,9 @@ describe('a tenant whose database the admin API gives', () => {
     const again = await asOperator('POST', '/tenants/plain/move', { to: 'siloed', database_url: given('empty').url });
     expect(again).toMatchObject({ status: 400 });
     expect(again.text).toContain('pooled first');
+    await move('plain', { to: 'pooled' });
+    expect(await ask('plain', plain)).toEqual(['otter.txt']);
+    expect(await truth('other', pagesOfTenants)).toBe('0');
   });
 });
 

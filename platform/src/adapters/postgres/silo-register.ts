@@ -73,7 +73,16 @@ export class SiloRegister {
     return rows[0]?.place ?? place;
   }
 
+  /** The tenant has no database of its own any more, and no URL of one. */
   async remove(tenantId: TenantId): Promise<void> {
+    await this.#database.forDirectory().write(async (db) => {
+      await sql`DELETE FROM control.silo WHERE tenant_id = ${tenantId}`.execute(db);
+      await sql`DELETE FROM control.silo_url WHERE tenant_id = ${tenantId}`.execute(db);
+    });
+  }
+
+  /** The database was not moved into. Where the operator wants it stays on record, for the next attempt. */
+  async withdraw(tenantId: TenantId): Promise<void> {
     await this.#database.forDirectory().write((db) => sql`DELETE FROM control.silo WHERE tenant_id = ${tenantId}`.execute(db));
   }
 

@@ -165,9 +165,9 @@ export class PostgresTenantMover implements TenantMover {
 
   /** What the tenant left behind, after the switch. */
   async #removeLeft(ticket: MoveTicket, tenant: Principal): Promise<void> {
-    const { shared, records } = this.#parts;
+    const { shared, register, records } = this.#parts;
     if (ticket.destination === 'siloed') await removeAll(new TenantDatabase(shared, tenant), await tenantTables(shared));
-    else await this.#removeSilo(tenant);
+    else await this.#removeSilo(tenant, () => register.remove(tenant.tenantId));
     await this.#step('removed');
     await records.finish(ticket, 'done');
   }
@@ -197,7 +197,7 @@ export class PostgresTenantMover implements TenantMover {
     if (ticket.step !== 'copying') return undefined;
     if (ticket.destination === 'siloed') {
       await shared.forDirectory().write((db) => openResidence(db, ticket.tenantId));
-      await this.#removeSilo(tenant);
+      await this.#removeSilo(tenant, () => register.withdraw(tenant.tenantId));
     } else {
       const place = (await register.find(tenant.tenantId))?.place;
       assert(place !== undefined, 'a siloed tenant is on the register');
@@ -209,13 +209,13 @@ export class PostgresTenantMover implements TenantMover {
   }
 
   /** Nothing to do for one that is not on the register: it was not made, or removed before a crash. */
-  async #removeSilo(tenant: Principal): Promise<void> {
+  async #removeSilo(tenant: Principal, strike: () => Promise<void>): Promise<void> {
     const { shared, source, silos, register } = this.#parts;
     const place = (await register.find(tenant.tenantId))?.place;
     if (place === undefined) return;
     await silos.retire(place);
     await source.destroy(place, async (silo) => removeAll(new TenantDatabase(silo, tenant), await tenantTables(shared)));
-    await register.remove(tenant.tenantId);
+    await strike();
   }
 
   async #step(step: MoveStep): Promise<void> {
