@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { projectRoot, runAttached, setUp, toolEnvironment } from './set-up.mjs';
 
-const soaks = { isolation: 'platform/bench/soak/isolation.ts' };
+const soaks = { isolation: 'platform/bench/soak/isolation.ts', kills: 'platform/bench/soak/kills.ts' };
 
 const [name, ...options] = process.argv.slice(2);
 if (soaks[name] === undefined) {
