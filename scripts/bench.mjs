@@ -7,6 +7,7 @@ const benches = {
   gateway: 'platform/bench/gateway/bench-gateway.ts',
   scheduler: 'platform/bench/scheduler/bench-scheduler.ts',
   residents: 'platform/bench/retrieval/residents.ts',
+  tenants: 'platform/bench/tenants/bench-tenants.ts',
   retrieval: ['platform/bench/retrieval/quality.ts', 'platform/bench/retrieval/comparison/comparison.ts'],
 };
 
