@@ -19,6 +19,8 @@ const config = JSON.stringify({
   providers: [{ id: 'sim', kind: 'simulated', timeToFirstTokenMs: 1, tokensPerSecond: 10_000 }],
   models: [{ id: 'sim-fast', deployments: [{ provider: 'sim', model: 'sim-fast' }] }],
 });
+/** Each command starts a process, and an erasure reads and writes the whole directory. */
+const waitMs = 240_000;
 const inDirectory = (name: string) => join(dataDir, name);
 let bulkhead: RunningBulkhead;
 let storeId = '';
@@ -31,7 +33,7 @@ function command(...args: readonly string[]): Promise<{ readonly code: number; r
     execFile(
       process.execPath,
       [main, '--config', inDirectory('bulkhead.yaml'), ...args],
-      { env, cwd: dataDir, timeout: 55_000 },
+      { env, cwd: dataDir, timeout: waitMs },
       (error, out, err) => {
         resolve({ code: error === null ? 0 : Number(error.code ?? 1), said: out + err });
       },
@@ -64,13 +66,13 @@ beforeAll(async () => {
   const file = new File(['The vault door is ultramarine blue. Its key hangs in the office.'], 'vault.txt');
   await client.vectorStores.files.uploadAndPoll(storeId, file, { pollIntervalMs: 200 });
   responseId = (await client.responses.create({ model: 'sim-fast', input: 'Which colour has the vault door?' })).id;
-});
+}, waitMs);
 afterAll(async () => {
   await bulkhead[Symbol.asyncDispose]();
   rmSync(dataDir, { recursive: true, force: true });
 });
 
-describe('a tenant at its end', () => {
+describe('a tenant at its end', { timeout: waitMs }, () => {
   it('is exported and comes in again with everything', async () => {
     const before = await search(client);
     expect((await command('tenant', 'export', 'acme', '--out', inDirectory('acme.tar'))).said).toContain('Suspend the tenant first');
