@@ -9,7 +9,7 @@ import type { Route } from '../../src/gateway/route.ts';
 import { type RunningBulkhead, startBulkhead } from '../support/running-bulkhead.ts';
 
 /** The factories only keep their parts for later, so the table can be listed without a server. */
-const routes: readonly Route[] = surfaces({ path: {}, config: { tiers: {} }, identity: {}, lifecycle: {} } as never);
+const routes: readonly Route[] = surfaces({ path: {}, config: { tiers: {}, bounds: {} }, identity: {}, lifecycle: {} } as never);
 const tenantRoutes = routes.filter((route) => route.auth === 'tenant');
 const withIds = tenantRoutes.filter((route) => /:(?!modelId)/.test(route.path));
 

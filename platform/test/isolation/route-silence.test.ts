@@ -23,7 +23,7 @@ models:
   - { id: sim-fast, deployments: [ { provider: sim, model: sim-fast } ] }
 `;
 /** The factories only keep their parts for later, so the table can be listed without a server. */
-const routes: readonly Route[] = surfaces({ path: {}, config: { tiers: {} }, identity: {}, lifecycle: {} } as never);
+const routes: readonly Route[] = surfaces({ path: {}, config: { tiers: {}, bounds: {} }, identity: {}, lifecycle: {} } as never);
 const nameOf = (route: Route) => `${route.method} ${route.path}`;
 
 let bulkhead: RunningBulkhead;
@@ -141,12 +141,14 @@ async function fail(route: Route): Promise<void> {
   }
 }
 
-/** A tenant that moves is not erased. */
-async function untilMoved(): Promise<void> {
-  const path = `/admin/v1/tenants/${ids['tenantId']}/move`;
+/** What runs in the background: a move, after which the tenant may be erased, and an export. */
+async function untilCompleted(part: 'move' | 'export'): Promise<void> {
+  const path = `/admin/v1/tenants/${ids['tenantId']}/${part}`;
   for (;;) {
     const answer = await fetch(bulkhead.baseUrl + path, { headers: { authorization: `Bearer ${adminToken}` } });
-    if (((await answer.json()) as { readonly status: string }).status === 'completed') return;
+    const { status } = (await answer.json()) as { readonly status: string };
+    if (status === 'completed') return;
+    if (status === 'failed') throw new Error(`the ${part} failed`);
     await setTimeout(100);
   }
 }
@@ -158,7 +160,8 @@ beforeAll(async () => {
     const route = byName.get(name);
     if (route === undefined) throw new Error(`there is no route ${name}`);
     if (name === `DELETE ${store}/files/:fileId`) for (const each of routes) await fail(each);
-    if (name === `DELETE ${tenant}`) await untilMoved();
+    if (name === `POST ${tenant}/export`) await untilCompleted('move');
+    if (name === `GET ${tenant}/export/archive`) await untilCompleted('export');
     const answer = await send(route, filled(route.path, ids), body());
     if (remember !== undefined) ids[remember] = String(answer['id']);
     if (remember === 'keyId') key = String(answer['key']);
