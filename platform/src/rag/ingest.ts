@@ -156,26 +156,30 @@ const waitingCodes = new Set<string>([
   'metering_unavailable',
 ]);
 
-/** Why a file cannot be indexed, or undefined when the same file may succeed later. */
+/** Why a file cannot be indexed, or undefined when the same file may succeed later. OpenAI has three codes; ours begins the message. */
 export function failureOf(error: unknown): IngestionFailure | undefined {
   if (!(error instanceof BulkheadError)) return undefined;
   switch (error.code) {
     case 'unsupported_file_type':
     case 'file_type_mismatch':
-      return { code: 'unsupported_file', message: error.message };
+      return { code: 'unsupported_file', message: named(error) };
     case 'empty_file':
     case 'parse_failed':
     case 'archive_limit':
     case 'encrypted_document':
     case 'document_limit':
-      return { code: 'invalid_file', message: error.message };
+      return { code: 'invalid_file', message: named(error) };
     case 'embedding_failed':
     case 'upstream_rejected':
     case 'budget_exceeded':
     case 'request_too_large_for_limit':
     case 'model_not_found':
-      return { code: 'server_error', message: error.message };
+      return { code: 'server_error', message: named(error) };
     default:
       return undefined;
   }
+}
+
+function named(error: BulkheadError): string {
+  return `${error.code}: ${error.message}`;
 }

@@ -316,7 +316,7 @@ describe('batches', () => {
       [empty.id, 'invalid_file'],
       [odd.id, 'unsupported_file'],
     ]);
-    expect(failed?.items[1]?.lastError?.message).toBe('files named ".exe" cannot be read');
+    expect(failed?.items[1]?.lastError?.message).toBe('unsupported_file_type: files named ".exe" cannot be read');
     expect((await tenant.vectorStores.get(store.id))?.fileCounts).toMatchObject({ total: 3, completed: 1, failed: 2 });
   });
 

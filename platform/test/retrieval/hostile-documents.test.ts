@@ -84,6 +84,9 @@ describe('documents of every format become text', () => {
 });
 
 describe('a file that is not what it says is refused', () => {
+  const png = Buffer.from('89504e470d0a1a0a0000000d494844520000ffff0000ffff0806000000', 'hex');
+  const frame = Buffer.from('2c0000000001000100000202440100', 'hex');
+  const gif = Buffer.concat([Buffer.from('GIF89a\x01\0\x01\0\0\0\0', 'latin1'), ...Array.from({ length: 100_000 }, () => frame)]);
   const pdf = buildPdf([[{ text: 'hi' }]]);
   test.each([
     ['empty', 'a.txt', '', 'empty_file'],
@@ -93,6 +96,10 @@ describe('a file that is not what it says is refused', () => {
     ['no extension', 'notes', 'text', 'unsupported_file_type'],
     ['a bare archive', 'a.zip', buildZip(docx), 'unsupported_file_type'],
     ['SVG', 'a.svg', '<svg><script>alert(1)</script></svg>', 'unsupported_file_type'],
+    ['a PNG of 65,535 x 65,535 pixels', 'a.png', png, 'unsupported_file_type'],
+    ['the same called text', 'a.txt', png, 'file_type_mismatch'],
+    ['a GIF of 100,000 frames', 'a.gif', gif, 'unsupported_file_type'],
+    ['the same called Markdown', 'a.md', gif, 'file_type_mismatch'],
     ['text called PDF', 'a.pdf', 'hello', 'file_type_mismatch'],
     ['PDF called text', 'a.txt', pdf, 'file_type_mismatch'],
     ['PDF called HTML', 'a.html', pdf, 'file_type_mismatch'],
