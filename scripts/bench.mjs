@@ -8,6 +8,7 @@ const benches = {
   scheduler: 'platform/bench/scheduler/bench-scheduler.ts',
   residents: 'platform/bench/retrieval/residents.ts',
   tenants: 'platform/bench/tenants/bench-tenants.ts',
+  whales: 'platform/bench/retrieval/whales.ts',
   retrieval: ['platform/bench/retrieval/quality.ts', 'platform/bench/retrieval/comparison/comparison.ts'],
 };
 

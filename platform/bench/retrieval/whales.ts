@@ -157,7 +157,13 @@ try {
   const keeper = new PostgresPlacementKeeper({
     shared: database,
     owner: database,
-    bounds: { dedicatedChunksMin: 20_000, dedicatedShardsMax: 10, recallMin: 0.98, recallSampleQueries: 100, indexBuildMemoryMb: 256 },
+    bounds: {
+      dedicatedChunksMin: Math.min(20_000, chunks),
+      dedicatedShardsMax: 10,
+      recallMin: 0.98,
+      recallSampleQueries: 100,
+      indexBuildMemoryMb: 256,
+    },
     watch,
     clock: systemClock,
     random: seededRandom(2),

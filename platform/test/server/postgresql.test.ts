@@ -36,6 +36,7 @@ function configOf(url: string, more: Readonly<Record<string, unknown>> = {}): st
     ...more,
     database: { url, ownerUrl: urlOf(name, `${name}_admin`) },
     auth: { adminToken, secret: 'a secret that the replicas of one database share' },
+    atRest: { key: '5a'.repeat(32) },
     providers: [
       { id: 'sim', kind: 'simulated', timeToFirstTokenMs: 1, tokensPerSecond: 10_000 },
       { id: 'snail', kind: 'simulated', timeToFirstTokenMs: 1, tokensPerSecond: 1 },

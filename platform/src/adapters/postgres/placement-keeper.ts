@@ -53,7 +53,7 @@ export interface PlacementKeeperParts {
   readonly onStep?: (step: PlacementStep) => void | Promise<void>;
 }
 
-/** Arbitrary, constant: held by the process that sweeps, also by its orphaned index build. */
+/** Arbitrary, constant: held by the process that sweeps. */
 const sweepLock = 7_070_010;
 const tenantsAtOnce = 500;
 /** More changes of one store in one sweep would be a fault. */

@@ -18,12 +18,16 @@ export interface IndexBuild {
 /** Edges of a node and candidates while building: pgvector's defaults, which reach recall 0.98 where they were measured (docs/rfd/0011-whales.md). */
 const graph = 'm = 16, ef_construction = 64';
 
+/** Arbitrary, constant: held by the connection that builds, which goes on to the end when its process dies. */
+const buildLock = 7_070_011;
+
 /** Makes the index when it is not there, whole, already. What a dead process left half built is dropped first. */
 export async function buildIndex(owner: Database, place: VectorPlace, { memoryMb, isFresh, signal }: IndexBuild): Promise<void> {
   assert(place.shard >= dedicatedShardMin, 'an approximate index is made in a dedicated shard');
   const name = indexName(place);
   const leaf = leafName(place);
   await asOwner(owner, async (client) => {
+    await cancellable(owner, client, signal, () => client.query('SELECT pg_advisory_lock($1)', [buildLock]));
     const { rows } = await client.query('SELECT 1 FROM pg_index WHERE indexrelid = to_regclass($1) AND indisvalid', [`app.${name}`]);
     if (rows.length > 0 && !isFresh) return;
     await client.query(`DROP INDEX CONCURRENTLY IF EXISTS app.${name}`);
@@ -67,7 +71,7 @@ async function asOwner(owner: Database, work: (client: pg.PoolClient) => Promise
     try {
       await work(client);
     } finally {
-      await client.query('RESET ROLE; RESET maintenance_work_mem; RESET max_parallel_maintenance_workers');
+      await client.query('RESET ROLE; RESET maintenance_work_mem; RESET max_parallel_maintenance_workers; SELECT pg_advisory_unlock_all()');
     }
   });
 }

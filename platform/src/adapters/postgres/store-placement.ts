@@ -57,11 +57,13 @@ export class StorePlacements {
     return rows;
   }
 
-  /** The next tenants in the order of their ids. */
+  /** The next tenants whose rows are here and stay, in the order of their ids. */
   async tenantsAfter(after: string, limit: number): Promise<readonly TenantId[]> {
     const { rows } = await this.#owner.transaction({ role: 'bulkhead_owner', readOnly: true }, (db) =>
       sql<{ readonly id: TenantId }>`
-        SELECT id FROM control.tenant WHERE id > ${after} AND isolation = 'pooled' ORDER BY id LIMIT ${limit}`.execute(db),
+        SELECT id FROM control.tenant WHERE id > ${after} AND isolation = 'pooled' AND state <> 'deleting' ORDER BY id LIMIT ${limit}`.execute(
+        db,
+      ),
     );
     return rows.map((row) => row.id);
   }

@@ -155,12 +155,12 @@ describe('a large store', () => {
     const { near, exact } = await both(narrow);
     expect(near.length).toBe(10);
     expect(fingerprint(near)).toBe(fingerprint(exact));
-    // Planted: the walk ends after 128 rows, of which half do not pass the filter.
-    const { index_ef_search: efSearch } = await storeRow();
-    await library.truth('UPDATE app.vector_store SET index_ef_search = 128 WHERE id = $1', [storeId]);
+    // Planted: few rows pass, they are asked of the index all the same, and it looks at few rows and gives up.
     const halved = clusteredQuestion('rent', { filter: { type: 'eq', key: 'half', value: 'odd' } });
     expect(await armsOf(halved)).toBeDefined();
-    expect(await armsOf(halved, { scanTuplesMax: 1 })).toBeUndefined();
+    const { index_ef_search: efSearch } = await storeRow();
+    await library.truth('UPDATE app.vector_store SET index_ef_search = 1 WHERE id = $1', [storeId]);
+    expect(await armsOf(narrow, { chunksMin: 1, scanTuplesMax: 1 })).toBeUndefined();
     await library.truth('UPDATE app.vector_store SET index_ef_search = $2 WHERE id = $1', [storeId, efSearch]);
   });
 
@@ -231,6 +231,28 @@ describe('a large store', () => {
     expect(noted).toHaveLength(5);
     expect(Math.min(...noted)).toBeGreaterThanOrEqual(0.9);
   });
+
+  it('is searched exactly when its space changes, until that one has an index; the old index goes', async () => {
+    const keeper = keeperOf(library, { bounds });
+    await library.truth('UPDATE app.vector_store SET index_space_no = NULL, index_ef_search = NULL, index_recall = NULL WHERE id = $1', [
+      storeId,
+    ]);
+    await sweep(keeper);
+    const query = clusteredQuestion('rent');
+    expect(await armsOf(query)).toBeDefined();
+    const { store_no: storeNo, shard_id: shard } = await storeRow();
+    await library.truth(
+      `INSERT INTO app.embedding_384 (tenant_id, shard_id, store_no, file_no, ordinal, space_no, embedding)
+       SELECT tenant_id, shard_id, store_no, file_no, ordinal, 2, embedding FROM app.embedding_384 WHERE tenant_id = 'whale' AND store_no = $1 AND space_no = 1`,
+      [storeNo],
+    );
+    await library.truth('UPDATE app.vector_store SET next_space_no = 3, space_no = 2 WHERE id = $1', [storeId]);
+    expect(await armsOf(query)).toBeUndefined();
+    await sweep(keeper);
+    expect(await armsOf(query)).toBeDefined();
+    const indexes = await library.truth<{ relname: string }>(`SELECT relname FROM pg_class WHERE relname ~ '_n[0-9]+_v[0-9]+$'`);
+    expect(indexes.map(({ relname }) => relname)).toEqual([`embedding_384_s${shard}_n${storeNo}_v2`]);
+  }, 60_000);
 
   it('never uses an index that found less than the floor', async () => {
     const keeper = keeperOf(library, { bounds: { ...bounds, recallMin: 1.01 } });
