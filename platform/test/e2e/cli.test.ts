@@ -43,6 +43,10 @@ const commands = [
   'key revoke',
   'token',
   'usage',
+  'audit',
+  'audit list',
+  'audit show',
+  'audit verify',
   'doctor',
   'migrate',
 ];

@@ -8,11 +8,14 @@ import { jobCases, routeCases, tableCases } from '../../src/audit/surface-cases.
 import { DocumentSigner } from '../../src/primitives/signed-document.ts';
 import { type AuditedApp, openAuditedApp } from './audited-app.ts';
 
+/** The login of the server's test owns no databases, so all are pooled there; elsewhere the last tenant has one of its own. */
+const isServer = process.env['BULKHEAD_TEST_ENGINE'] === 'server';
+
 let world: AuditedApp;
 let full: ChainedReport;
 let smoke: ChainedReport;
 beforeAll(async () => {
-  world = await openAuditedApp();
+  world = await openAuditedApp({ capacityShareMax: 0.4, ...(isServer ? {} : { siloedTenants: 1 }) });
   full = await world.audit();
   smoke = await world.audit({ kind: 'smoke' });
 }, 300_000);
@@ -36,6 +39,7 @@ describe('a full audit', () => {
 
   it('attacked every ordered pair of four tenants with every family', () => {
     expect(full.tenants.map(({ id }) => id)).toEqual(['canary-1', 'canary-2', 'canary-3', 'canary-4']);
+    expect(full.tenants.at(-1)?.isolation).toBe(isServer ? 'pooled' : 'siloed');
     expect(full.pairs).toBe(12);
     for (const id of ['V1', 'V2', 'V3', 'V4', 'V5', 'V6', 'V8', 'K1', 'K2', 'K3', 'F1', 'F2', 'U2', 'I1', 'I3', 'B1', 'J9', 'J11', 'J29']) {
       const pairs = new Set(full.probes.filter((probe) => probe.id === id).map(({ attacker, victim }) => `${attacker} ${victim}`));
@@ -93,6 +97,17 @@ describe('a smoke audit', () => {
   });
 });
 
+describe('a paced audit', () => {
+  it('keeps to its share of the time', async () => {
+    const report = await world.audit({ kind: 'smoke', only: ['inside'], paced: true });
+    expect(failed(report)).toEqual([]);
+    expect(report.capacity).toMatchObject({ max: 0.4 });
+    expect(report.capacity.measured).toBeGreaterThan(0);
+    expect(report.capacity.measured).toBeLessThanOrEqual(0.4);
+    expect(full.capacity.max).toBeNull();
+  });
+});
+
 describe('reports', () => {
   it('are signed, and each takes in the hash of the one before it', async () => {
     const { body } = await world.admin('GET', '/admin/v1/signing-key');
@@ -112,7 +127,7 @@ describe('reports', () => {
       readonly data: unknown[];
       readonly has_more: boolean;
     };
-    expect(list).toMatchObject({ data: [{ id: smoke.id, number: 2, kind: 'smoke', verdict: 'PASS' }], has_more: true });
+    expect(list).toMatchObject({ data: [{ number: 3, kind: 'smoke', verdict: 'PASS' }], has_more: true });
     const strangers = await world.app.inject({ method: 'GET', path: `/admin/v1/audits/${full.id}` });
     expect(strangers.status).toBe(401);
     expect((await world.admin('GET', '/admin/v1/audits/audit_none')).status).toBe(404);
