@@ -117,6 +117,9 @@ export class Pace {
   }
 }
 
+const attemptsMax = 3;
+const againAfterMs = 500;
+
 export interface CallerParts {
   readonly target: AuditTarget;
   readonly tokens: CanaryTokens;
@@ -139,9 +142,14 @@ export class Caller {
     this.#credential = credential;
   }
 
+  /** An answer that says `not now` proves nothing either way and is asked for again, twice at most. */
   async ask(request: AuditRequest): Promise<SeenAnswer> {
     const { pace, signal } = this.#parts;
-    return pace.spend(() => this.askUnpaced(request), signal);
+    for (let attempt = 1; ; attempt++) {
+      const answer = await pace.spend(() => this.askUnpaced(request), signal);
+      if ((answer.status !== 503 && answer.status !== 429) || attempt === attemptsMax) return answer;
+      await wait(attempt * againAfterMs, undefined, { signal });
+    }
   }
 
   /** For requests that run beside each other; their caller paces them together. */

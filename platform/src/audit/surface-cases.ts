@@ -53,7 +53,9 @@ export const routeCases: Readonly<Record<string, RouteCase>> = {
   'GET /v1/vector_stores': { surface: 'stores', list: { cursor: 'storeId' } },
   'POST /v1/vector_stores': {
     surface: 'stores',
-    references: fileReferences('/v1/vector_stores', { 'a file in a new store': (fileId) => ({ name: 'taken', file_ids: [fileId] }) }),
+    references: fileReferences('/v1/vector_stores', {
+      'a file in a new store': (fileId, { texts }) => ({ name: `taken ${texts.secrets.storeName}`, file_ids: [fileId] }),
+    }),
   },
   'GET /v1/vector_stores/:storeId': { surface: 'stores' },
   'POST /v1/vector_stores/:storeId': {

@@ -6,7 +6,7 @@ import { jobCases, nameOf, parametersOf, routeCases } from '../../src/audit/surf
 import { jobKinds } from '../../src/rag/job-queue.ts';
 
 /** The factories only keep their parts for later, so the table can be listed without a server. */
-const routes = surfaces({ path: {}, config: { tiers: {} }, identity: {}, lifecycle: {} } as never);
+const routes = surfaces({ path: {}, config: { tiers: {}, bounds: {} }, identity: {}, lifecycle: {} } as never);
 const tenantRoutes = routes.filter((route) => route.auth === 'tenant');
 
 it.each(tenantRoutes.map((route) => [nameOf(route), route] as const))('%s is attacked by the audit', (name, route) => {
