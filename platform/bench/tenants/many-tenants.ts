@@ -23,7 +23,8 @@ const dimensions = 384;
 const searches = 600;
 
 export async function measureManyTenants(tenants: number): Promise<ManyTenants> {
-  await using library = await Library.open();
+  // As much as the product keeps in memory by default.
+  await using library = await Library.open({ residents: { residentBytesMax: 512 * 1_024 * 1_024 } });
   const directory = new PostgresTenantDirectory(library.db.database, systemClock);
   const operator = mintOperatorScope('bench');
   const workload = new Workload({ tenants, vectors: tenants * vectorsOfOthers, dimensions, seed: 1, wordsPerChunk: 32 });
@@ -52,9 +53,11 @@ export async function measureManyTenants(tenants: number): Promise<ManyTenants> 
   };
   await add(0, few);
   await search();
+  await library.residents.settled();
   const withFew = await search();
   await add(few, tenants);
   await library.truth('VACUUM ANALYZE');
   await search();
+  await library.residents.settled();
   return { tenants, few: percentilesOf(withFew), many: percentilesOf(await search()), creation: percentilesOf(creationMs) };
 }

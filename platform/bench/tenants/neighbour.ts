@@ -48,6 +48,8 @@ async function keepIngesting(client: Client, documents: readonly string[]) {
     }
   };
   const uploading = upload();
+  // Heard by whoever stops it; a failure meanwhile must not end the process before the rest is closed.
+  uploading.catch(() => {});
   while ((await inProgress(client, storeId)) === 0) await wait(10);
   return {
     async stop(): Promise<number> {
