@@ -148,7 +148,7 @@ async function untilCompleted(part: 'move' | 'export'): Promise<void> {
     const answer = await fetch(bulkhead.baseUrl + path, { headers: { authorization: `Bearer ${adminToken}` } });
     const { status } = (await answer.json()) as { readonly status: string };
     if (status === 'completed') return;
-    if (status === 'failed') throw new Error(`the ${part} failed`);
+    if (!answer.ok || status === 'failed') throw new Error(`the ${part} ended with ${answer.status} ${status}`);
     await setTimeout(100);
   }
 }
@@ -168,7 +168,7 @@ beforeAll(async () => {
   }
   await setTimeout(200);
   metrics = await (await fetch(`${bulkhead.baseUrl}/metrics`, { headers: { authorization: `Bearer ${adminToken}` } })).text();
-});
+}, 240_000);
 afterAll(async () => {
   await bulkhead[Symbol.asyncDispose]();
 });
