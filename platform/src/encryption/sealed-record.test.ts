@@ -1,11 +1,11 @@
-import { randomBytes } from 'node:crypto';
+import { createSecretKey, randomBytes } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { keyVersionOf, lengthPrefixed, openRecord, overheadBytes, recordHead, type SealedPlace, sealRecord } from './sealed-record.ts';
 
 const column = { table: 'chunk', column: 'content', rowKey: ['store_no', 'file_no'] };
 const place: SealedPlace = { tenantId: 'acme', column, row: [1, 23] };
-const key = { version: 3, bytes: randomBytes(32) };
+const key = { version: 3, secret: createSecretKey(randomBytes(32)) };
 const text = Buffer.from('the oak in the yard');
 
 describe('a sealed record', () => {
@@ -39,7 +39,7 @@ describe('a sealed record', () => {
 
   it('does not open under another key or another version', () => {
     const record = sealRecord(key, place, text);
-    expect(openRecord({ ...key, bytes: randomBytes(32) }, place, record)).toBeUndefined();
+    expect(openRecord({ ...key, secret: createSecretKey(randomBytes(32)) }, place, record)).toBeUndefined();
     expect(openRecord({ ...key, version: 4 }, place, record)).toBeUndefined();
   });
 

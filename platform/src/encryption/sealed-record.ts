@@ -6,7 +6,7 @@
  * What the value is a value of is authenticated and not stored: tenant, table, column, row key and key version. A value that was copied to
  * another tenant, column or row does not open.
  */
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv, type KeyObject, randomBytes } from 'node:crypto';
 import { assert } from '../primitives/assert.ts';
 
 /** A column whose values are sealed. */
@@ -55,12 +55,12 @@ export function recordHead(version: number): Buffer {
 }
 
 export function sealRecord(
-  key: { readonly version: number; readonly bytes: Uint8Array },
+  key: { readonly version: number; readonly secret: KeyObject },
   place: SealedPlace,
   plaintext: Uint8Array,
 ): Buffer {
   const nonce = randomBytes(nonceBytes);
-  const cipher = createCipheriv('aes-256-gcm', key.bytes, nonce);
+  const cipher = createCipheriv('aes-256-gcm', key.secret, nonce);
   cipher.setAAD(associatedData(place, key.version));
   const sealed = [recordHead(key.version), nonce, cipher.update(plaintext), cipher.final()];
   return Buffer.concat([...sealed, cipher.getAuthTag()]);
@@ -68,12 +68,12 @@ export function sealRecord(
 
 /** Undefined: it was sealed under another key or for another place, or was changed since. */
 export function openRecord(
-  key: { readonly version: number; readonly bytes: Uint8Array },
+  key: { readonly version: number; readonly secret: KeyObject },
   place: SealedPlace,
   record: Uint8Array,
 ): Buffer | undefined {
   const nonce = record.subarray(headBytes, headBytes + nonceBytes);
-  const cipher = createDecipheriv('aes-256-gcm', key.bytes, nonce, { authTagLength: tagBytes });
+  const cipher = createDecipheriv('aes-256-gcm', key.secret, nonce, { authTagLength: tagBytes });
   cipher.setAAD(associatedData(place, key.version));
   cipher.setAuthTag(record.subarray(record.length - tagBytes));
   const plaintext = cipher.update(record.subarray(headBytes + nonceBytes, record.length - tagBytes));
@@ -92,12 +92,12 @@ function associatedData({ tenantId, column, row }: SealedPlace, version: number)
 
 /** Each field after its length in bytes, so that no two lists of fields give the same bytes. */
 export function lengthPrefixed(fields: readonly string[]): Buffer {
-  return Buffer.concat(
-    fields.flatMap((field) => {
-      const bytes = Buffer.from(field, 'utf8');
-      const length = Buffer.alloc(4);
-      length.writeUInt32BE(bytes.length);
-      return [length, bytes];
-    }),
-  );
+  const bytes = Buffer.allocUnsafe(fields.reduce((sum, field) => sum + 4 + Buffer.byteLength(field), 0));
+  let at = 0;
+  for (const field of fields) {
+    const length = bytes.write(field, at + 4);
+    bytes.writeUInt32BE(length, at);
+    at += 4 + length;
+  }
+  return bytes;
 }
