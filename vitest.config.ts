@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 /** Suites that speak to a database and not to an engine: they run on the embedded one and again on a real server. */
 const bothEngines = [
   'platform/test/isolation/{audit,catalogue-lint,database,entry-functions,idempotency}.test.ts',
-  'platform/test/at-rest/{sealed-rows,sealed-columns}.test.ts',
+  'platform/test/at-rest/{rotation,sealed-rows,sealed-columns}.test.ts',
   'platform/test/auth/tenant-registries.test.ts',
   'platform/test/metering/postgres-ledger.test.ts',
   'platform/test/retrieval/{documents,embedding-spaces,ingestion,reembedding,search,non-interference,work-per-search,resident}.test.ts',

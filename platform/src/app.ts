@@ -14,7 +14,7 @@ import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/
 import { SpoolFolder } from './adapters/spool-folder/spool-folder.ts';
 import { createAdmission } from './admission/admit.ts';
 import { createOutputEstimates } from './admission/estimate.ts';
-import { openKeyRing } from './app/at-rest.ts';
+import { openKeyRing, openKeyRotation } from './app/at-rest.ts';
 import { openAudits } from './app/audit.ts';
 import { canaryIssuers } from './app/audit-ground.ts';
 import { AuditedDoor } from './app/audited-door.ts';
@@ -103,6 +103,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   reembedding.start();
   const beside = [journalSurface(journal)];
   const lifecycle = stack.use(await openLifecycle({ ...base, shared: database, silos, documents, surfaces: beside }));
+  const rotation = stack.use(openKeyRotation({ ...base, keyRing, database, homes }));
   const retrieval = openRetrieval({ config, path, reembedding, logger });
   const edge = identity.edge(adminToken);
   const settleSilo = (tenantId: TenantId) => settle({ directory, logger }, moves, tenantId);
@@ -118,6 +119,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     lifecycle,
     placements: documents.placements,
     reembedding,
+    rotation,
     giveDatabase: (tenantId, given) => silos.give(tenantId, given),
     settle: settleSilo,
     audits,

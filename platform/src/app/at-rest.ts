@@ -2,14 +2,25 @@
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PostgresDataKeyCustody } from '../adapters/postgres/data-key-custody.ts';
+import type { Database } from '../adapters/postgres/database.ts';
+import { PostgresMasterKeyRegister } from '../adapters/postgres/master-keys.ts';
+import type { TenantHomes } from '../adapters/postgres/tenant-homes.ts';
+import { type VaultMasterKeyOptions, vaultMasterKey } from '../adapters/vault-transit/vault-master-key.ts';
 import type { Config, MasterKeyConfig } from '../config/schema.ts';
 import { KeyRing } from '../encryption/key-ring.ts';
 import { localMasterKey } from '../encryption/local-master-key.ts';
 import { type MasterKey, masterKeys } from '../encryption/master-key.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
+import { JobEnvelopes } from '../jobs/job-envelope.ts';
+import { KeyRotation } from '../jobs/key-rotation.ts';
 import type { Clock } from '../primitives/clock.ts';
+import type { IdSource } from '../primitives/ids.ts';
+import type { SealJob } from '../rag/job-queue.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { TenantRegistry } from '../tenancy/tenant-directory.ts';
+import type { Secrets } from './secrets.ts';
 
 export interface AtRestParts {
   readonly config: Config;
@@ -18,15 +29,30 @@ export interface AtRestParts {
   readonly metrics: Metrics;
 }
 
+export interface KeyRotationWiring {
+  readonly keyRing: KeyRing;
+  readonly database: Database;
+  readonly homes: TenantHomes;
+  readonly directory: TenantRegistry;
+  readonly secrets: Secrets;
+  readonly ids: IdSource;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
 const keyBytes = 32;
 
 /** Throws `master_key_refused` when a key cannot be read or is none. */
 export function openKeyRing({ config, clock, logger, metrics }: AtRestParts): KeyRing {
   const { atRest, bounds, dataDir } = config;
-  const isNamed = atRest.keyFile !== undefined || atRest.key !== undefined;
-  const current = isNamed ? masterKeyOf(atRest) : localMasterKey(keptKey(dataDir));
+  const service = { timeoutMs: bounds.keyServiceTimeoutMs, retriesMax: bounds.keyServiceRetriesMax, logger };
+  const isNamed = atRest.keyFile !== undefined || atRest.key !== undefined || atRest.vault !== undefined;
+  const current = isNamed ? masterKeyOf(atRest, service) : localMasterKey(keptKey(dataDir));
   return new KeyRing({
-    masters: masterKeys(current, atRest.previous.map(masterKeyOf)),
+    masters: masterKeys(
+      current,
+      atRest.previous.map((key) => masterKeyOf(key, service)),
+    ),
     clock,
     logger,
     ttlMs: bounds.dataKeyCacheMs,
@@ -35,7 +61,22 @@ export function openKeyRing({ config, clock, logger, metrics }: AtRestParts): Ke
   });
 }
 
-function masterKeyOf({ keyFile, key = '' }: MasterKeyConfig): MasterKey {
+export function openKeyRotation({ keyRing, database, homes, directory, secrets, ids, clock, logger }: KeyRotationWiring): KeyRotation {
+  const envelopes = new JobEnvelopes(secrets.jobEnvelope);
+  const sealJob: SealJob = (principal, job) => envelopes.seal(principal, job);
+  return new KeyRotation({
+    masters: keyRing.masters,
+    register: new PostgresMasterKeyRegister(database),
+    registry: directory,
+    custodyOf: (principal) => new PostgresDataKeyCustody({ database: homes.forTenant(principal), principal, ids, clock, sealJob }),
+    logger,
+  });
+}
+
+type KeyService = Pick<VaultMasterKeyOptions, 'timeoutMs' | 'retriesMax' | 'logger'>;
+
+function masterKeyOf({ keyFile, key = '', vault }: MasterKeyConfig, service: KeyService): MasterKey {
+  if (vault !== undefined) return vaultMasterKey({ ...vault, ...service });
   if (keyFile === undefined) return localMasterKey(decoded(key, 'atRest.key'));
   return localMasterKey(decoded(readKeyFile(keyFile), keyFile));
 }

@@ -6,6 +6,7 @@ import { PostgresJobQueue } from '../adapters/postgres/documents-jobs.ts';
 import { PostgresReembeddingShelf } from '../adapters/postgres/documents-reembedding.ts';
 import { PostgresVectorStoreCabinet } from '../adapters/postgres/documents-stores.ts';
 import { openIdempotencyCabinet } from '../adapters/postgres/idempotency.ts';
+import { PostgresResealer } from '../adapters/postgres/resealer.ts';
 import { ResidentPartitions } from '../adapters/postgres/resident-partitions.ts';
 import { openResponseCabinet } from '../adapters/postgres/responses.ts';
 import type { TenantHomes } from '../adapters/postgres/tenant-homes.ts';
@@ -80,6 +81,7 @@ export function openDocuments(parts: DocumentParts): Documents {
     filesOf: (principal) => data.bind(principal).files,
     storesOf: (principal) => data.bind(principal).vectorStores,
     reembeddingOf,
+    resealerOf: (principal) => new PostgresResealer(homes.forTenant(principal), { principal, logger }),
     ownsQueue: config.database.url === undefined,
     reader,
     embedderFor: (model, principal) => embedderOf(parts, data, { model, principal }),

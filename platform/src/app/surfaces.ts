@@ -2,6 +2,7 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import { auditRoutes } from '../admin/audit-routes.ts';
 import { embeddingRoutes } from '../admin/embedding-routes.ts';
+import { encryptionRoutes, type KeyRotator } from '../admin/encryption-routes.ts';
 import { erasureRoutes } from '../admin/erasure-routes.ts';
 import { exportRoutes } from '../admin/export-routes.ts';
 import type { GiveDatabase } from '../admin/given-database.ts';
@@ -42,6 +43,7 @@ export interface SurfaceParts {
   /** Undefined where no store can be placed. */
   readonly placements: PlacementKeeper | undefined;
   readonly reembedding: Reembedding;
+  readonly rotation: KeyRotator;
   readonly settle: (tenantId: TenantId) => Promise<void>;
   readonly giveDatabase: GiveDatabase;
   readonly audits: IsolationAudits;
@@ -72,6 +74,7 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
       giveDatabase: parts.giveDatabase,
       nowMs,
     }),
+    ...encryptionRoutes({ operator, registry: directory, rotation: parts.rotation }),
     ...moveRoutes({ operator, registry: directory, moves, giveDatabase: parts.giveDatabase }),
     ...exportRoutes({ operator, registry: directory, exports: parts.lifecycle.exports }),
     ...erasureRoutes({ operator, registry: directory, erasures: parts.lifecycle.erasures, signingKey: parts.lifecycle.signer }),

@@ -188,6 +188,7 @@ export const jobCases: Readonly<Record<string, { readonly forge: boolean; readon
   expire_file: { forge: true, why: 'would delete a file' },
   expire_store: { forge: true, why: 'would empty a store' },
   reembed_store: { forge: true, why: 'would fill a space of a store, at its owner’s expense, and switch to it' },
+  reseal: { forge: true, why: 'would seal what is stored anew' },
 };
 
 export function nameOf({ method, path }: Pick<AuditedRoute, 'method' | 'path'>): string {

@@ -8,6 +8,7 @@ import { doctorCommand } from './doctor.ts';
 import { signingKeyCommand, verifyReceiptCommand } from './erasure.ts';
 import { keyCommand } from './key.ts';
 import { migrateCommand } from './migrate.ts';
+import { rotateKeysCommand } from './rotate-keys.ts';
 import { serveCommand } from './serve.ts';
 import { tenantCommand } from './tenant.ts';
 import { tokenCommand } from './token.ts';
@@ -29,6 +30,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     tokenCommand,
     usageCommand,
     auditCommand,
+    rotateKeysCommand,
     doctorCommand,
     migrateCommand,
     verifyReceiptCommand,

@@ -99,14 +99,31 @@ const model = z.strictObject({
   price: z.strictObject({ inputUsdPerMillion: z.number().min(0), outputUsdPerMillion: z.number().min(0) }).optional(),
 });
 
-/** Where a master key is: exactly one of the two. */
+/** Where a master key is: exactly one of the three. */
 const masterKey = z.strictObject({
   keyFile: z.string().min(1).optional(),
   /** 32 bytes, base64 or hexadecimal; meant for `${NAME}`. */
   key: z.string().min(1).optional(),
+  vault: z
+    .strictObject({
+      url: httpUrl,
+      token: z.string().min(1),
+      mount: z
+        .string()
+        .regex(/^[A-Za-z0-9_-]+(\/[A-Za-z0-9_-]+)*$/)
+        .max(128)
+        .default('transit'),
+      keyName: z
+        .string()
+        .regex(/^[A-Za-z0-9_.-]*[A-Za-z0-9_-]$/)
+        .max(128),
+      namespace: z.string().min(1).max(256).optional(),
+    })
+    .optional(),
 });
-const namesOneKey = { message: 'needs exactly one of keyFile and key' };
-const keySources = ({ keyFile, key }: z.output<typeof masterKey>) => [keyFile, key].filter((source) => source !== undefined).length;
+const namesOneKey = { message: 'needs exactly one of keyFile, key and vault' };
+const keySources = ({ keyFile, key, vault }: z.output<typeof masterKey>) =>
+  [keyFile, key, vault].filter((source) => source !== undefined).length;
 
 /** What wraps the tenants' data keys. Nothing named: a file in the data directory. */
 const atRest = masterKey
@@ -185,6 +202,9 @@ const bounds = z.strictObject({
   /** Unwrapped data keys of tenants in memory, about 1 KB each; and for how long before the master key is asked again. */
   dataKeyCacheEntriesMax: positiveInt.default(10_000),
   dataKeyCacheMs: positiveInt.max(3_600_000).default(300_000),
+  /** One question to a key service, and how often it is asked again when it does not answer. */
+  keyServiceTimeoutMs: positiveInt.default(2_000),
+  keyServiceRetriesMax: z.number().int().min(0).max(5).default(2),
 });
 
 /** The isolation audit: tenants of its own attack each other through the real edge. */

@@ -82,6 +82,11 @@ export class TenantCipher {
     return values.map(({ row, record }) => this.#open(keys, { column, row, record }));
   }
 
+  /** Reads the keys anew: a version was made or destroyed. */
+  async renew(): Promise<void> {
+    await this.#holder.newerKeys(await this.#holder.keys());
+  }
+
   /** Wipes this tenant's keys from the memory of this process. */
   forget(): void {
     this.#holder.forget();

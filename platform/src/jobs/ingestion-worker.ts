@@ -20,10 +20,17 @@ export interface IngestionWorkerParts extends IngestionParts {
   readonly filesOf: (principal: Principal) => Pick<FileCabinet, 'expire'>;
   readonly storesOf: (principal: Principal) => Pick<VectorStoreCabinet, 'expire'>;
   readonly reembeddingOf: (principal: Principal) => ReembeddingShelf;
+  readonly resealerOf: (principal: Principal) => Resealer;
   /** No other process works on this queue (embedded database): what a dead one had claimed is ready again at the start. */
   readonly ownsQueue: boolean;
   readonly logger: Logger;
   readonly bounds?: Partial<IngestionBounds>;
+}
+
+/** Port: seals one tenant's content anew, a step at a time. */
+export interface Resealer {
+  /** Milliseconds until the next step; undefined when there is nothing more to do. */
+  step(signal: AbortSignal): Promise<number | undefined>;
 }
 
 export interface IngestionBounds {
@@ -142,6 +149,8 @@ export class IngestionWorker implements AsyncDisposable {
         return this.#parts.storesOf(principal).expire(job.payload.storeId);
       case 'reembed_store':
         return this.#reembed(job, principal, signal);
+      case 'reseal':
+        return this.#parts.resealerOf(principal).step(signal);
       default:
         return job satisfies never;
     }
@@ -188,7 +197,7 @@ export class IngestionWorker implements AsyncDisposable {
     const { attemptsMax, retryDelayMs } = this.#bounds;
     logger.warn(
       { component: 'ingestion', jobId: job.id, tenantId: job.tenantLabel, count: job.attempt, ...factsOf(error) },
-      'a file was not indexed',
+      job.kind === 'ingest_file' ? 'a file was not indexed' : 'a job failed',
     );
     if (failure === undefined && job.attempt < attemptsMax) {
       await queue.release(job, { delayMs: retryDelayMs * 2 ** (job.attempt - 1), countsAsAttempt: true });

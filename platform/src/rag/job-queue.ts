@@ -5,7 +5,7 @@
 import type { Principal } from '../tenancy/principal.ts';
 import type { StoreSpace } from './reembed.ts';
 
-export type JobFacts = IngestFileJob | ExpireFileJob | ExpireStoreJob | ReembedStoreJob;
+export type JobFacts = IngestFileJob | ExpireFileJob | ExpireStoreJob | ReembedStoreJob | ResealJob;
 
 /** Every kind, for whoever must know them all at run time; a kind that is missing here does not compile. */
 export const jobKinds: Readonly<Record<JobFacts['kind'], true>> = {
@@ -13,6 +13,7 @@ export const jobKinds: Readonly<Record<JobFacts['kind'], true>> = {
   expire_file: true,
   expire_store: true,
   reembed_store: true,
+  reseal: true,
 };
 
 /** Index a file in a store. */
@@ -41,6 +42,13 @@ export interface ReembedStoreJob {
   readonly id: string;
   readonly kind: 'reembed_store';
   readonly payload: StoreSpace;
+}
+
+/** Seal the tenant's content under its newest data key. */
+export interface ResealJob {
+  readonly id: string;
+  readonly kind: 'reseal';
+  readonly payload: Readonly<Record<string, never>>;
 }
 
 /** A file in a vector store. */

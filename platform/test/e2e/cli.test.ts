@@ -47,6 +47,7 @@ const commands = [
   'audit list',
   'audit show',
   'audit verify',
+  'rotate-keys',
   'doctor',
   'migrate',
 ];

@@ -100,7 +100,10 @@ const successes: readonly Success[] = [
   [`POST ${tenant}/move`, () => ({ to: 'siloed' })],
   [`POST ${tenant}/placement`, () => ({ to: 'automatic' })],
   ...['', '/keys', '/usage', '/move', '/placement', '/embedding'].map((path): Success => [`GET ${tenant}${path}`, nothing]),
-  ...['tenants', 'usage', 'fairness', 'prices', 'deployments'].map((path): Success => [`GET /admin/v1/${path}`, nothing]),
+  [`POST ${tenant}/data-keys`, nothing],
+  [`GET ${tenant}/data-keys`, nothing],
+  ['POST /admin/v1/at-rest/rewrap', () => ({ dry_run: true })],
+  ...['at-rest', 'tenants', 'usage', 'fairness', 'prices', 'deployments'].map((path): Success => [`GET /admin/v1/${path}`, nothing]),
   ...['/livez', '/readyz', '/metrics', '/console', '/console/console.css', '/console/console.js'].map(
     (path): Success => [`GET ${path}`, nothing],
   ),

@@ -9,7 +9,9 @@ import type { DocumentQuota } from '../../src/adapters/postgres/documents-quota.
 import { PostgresReembeddingShelf } from '../../src/adapters/postgres/documents-reembedding.ts';
 import type { ApproximateSearch } from '../../src/adapters/postgres/documents-search-approximate.ts';
 import { PostgresVectorStoreCabinet } from '../../src/adapters/postgres/documents-stores.ts';
+import { PostgresResealer, type ResealerBounds } from '../../src/adapters/postgres/resealer.ts';
 import { type ResidentBounds, ResidentPartitions } from '../../src/adapters/postgres/resident-partitions.ts';
+import type { KeyRingParts } from '../../src/encryption/key-ring.ts';
 import { type IngestionBounds, IngestionWorker } from '../../src/jobs/ingestion-worker.ts';
 import { JobEnvelopes } from '../../src/jobs/job-envelope.ts';
 import { type Clock, systemClock } from '../../src/primitives/clock.ts';
@@ -49,6 +51,8 @@ export interface LibraryOptions {
   readonly bounds?: Partial<IngestionBounds>;
   readonly logger?: Logger;
   readonly chunksPerFileMax?: number;
+  readonly keyRing?: Partial<KeyRingParts>;
+  readonly resealing?: Partial<ResealerBounds>;
   readonly jobsPerTenantMax?: number;
   /** Absent: nothing is kept in memory. */
   readonly residents?: Partial<ResidentBounds>;
@@ -107,6 +111,12 @@ export class Library implements AsyncDisposable {
       filesOf: (principal) => this.shelves(principal.tenantId).files,
       storesOf: (principal) => this.shelves(principal.tenantId).vectorStores,
       reembeddingOf: (principal) => this.reembedding(principal),
+      resealerOf: (principal) =>
+        new PostgresResealer(db.database.forTenant(principal), {
+          principal,
+          logger: silentLogger,
+          ...(options.resealing && { bounds: options.resealing }),
+        }),
       ownsQueue: true,
       chunksPerFileMax: options.chunksPerFileMax ?? 20_000,
       logger: options.logger ?? silentLogger,
@@ -116,7 +126,7 @@ export class Library implements AsyncDisposable {
 
   static async open(options: LibraryOptions = {}): Promise<Library> {
     const alarms: string[] = [];
-    const keyRing = testKeyRing({ onAlarm: ({ tenantId, column }) => alarms.push(`${tenantId} ${column}`) });
+    const keyRing = testKeyRing({ ...options.keyRing, onAlarm: ({ tenantId, column }) => alarms.push(`${tenantId} ${column}`) });
     const db = await openTestDatabase({ keyRing, ...(options.dataDir !== undefined && { dataDir: options.dataDir }) });
     return new Library(db, options, alarms);
   }

@@ -5,6 +5,7 @@ import { PostgresIngestionShelf } from '../../src/adapters/postgres/documents-in
 import { PostgresJobQueue } from '../../src/adapters/postgres/documents-jobs.ts';
 import { PostgresReembeddingShelf } from '../../src/adapters/postgres/documents-reembedding.ts';
 import { PostgresVectorStoreCabinet } from '../../src/adapters/postgres/documents-stores.ts';
+import { PostgresResealer } from '../../src/adapters/postgres/resealer.ts';
 import { ResidentPartitions } from '../../src/adapters/postgres/resident-partitions.ts';
 import { openResponseCabinet } from '../../src/adapters/postgres/responses.ts';
 import { SiloGone } from '../../src/adapters/postgres/silo-source.ts';
@@ -107,6 +108,7 @@ beforeAll(async () => {
         sealJob: envelopes.seal.bind(envelopes),
         clock: systemClock,
       }),
+    resealerOf: (principal) => new PostgresResealer(world.homes.forTenant(principal), { principal, logger: silentLogger }),
     ownsQueue: true,
     chunksPerFileMax: 1_000,
     logger: silentLogger,

@@ -1,5 +1,6 @@
 /** Which master keys wrapped something in this database, so that a process without one of them says so at its start and not at a tenant's first read. */
 import { sql } from 'kysely';
+import type { MasterKeyRegister } from '../../encryption/data-key.ts';
 import type { MasterKey, MasterKeys } from '../../encryption/master-key.ts';
 import { lengthPrefixed } from '../../encryption/sealed-record.ts';
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
@@ -27,6 +28,23 @@ export async function admitMasterKeys(database: Database, masters: MasterKeys, l
   for (const row of await registered(database)) await check(row, masters, logger);
 }
 
+/** For the operator's rotation. */
+export class PostgresMasterKeyRegister implements MasterKeyRegister {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  async ids(): Promise<readonly string[]> {
+    return (await registered(this.#database)).map((row) => row.id);
+  }
+
+  async retire(masterKeyId: string): Promise<void> {
+    await this.#database.forDirectory().write((db) => sql`DELETE FROM control.master_key WHERE id = ${masterKeyId}`.execute(db));
+  }
+}
+
 async function registered(database: Database): Promise<readonly MasterKeyRow[]> {
   const { rows } = await database
     .forDirectory()
@@ -40,7 +58,7 @@ async function check(row: MasterKeyRow, masters: MasterKeys, logger: Logger): Pr
     throw new BulkheadError(
       'master_key_refused',
       `Stored content is encrypted under the master key ${row.id}, and the configuration names ${[...masters.byId.keys()].join(', ')}. ` +
-        'Put that key back under atRest (keyFile or key). To change keys, name the old one under atRest.previous.',
+        'Put that key back under atRest (keyFile, key or vault). To change keys, name the old one under atRest.previous.',
     );
   }
   let opened: Buffer | undefined;

@@ -64,6 +64,7 @@ export const plainColumns: Readonly<Record<string, string>> = {
   'vector_store_file.file_id': identifier,
   'vector_store_file.status': state,
   'vector_store_file.draft': identifier,
+  'vector_store_file.draft_digest': 'tells whether a text is the one that is being indexed; gone when it is',
   'vector_store_file.error_code': state,
   'vector_store_file.error_message': 'a fixed text with numbers; never a document',
   'vector_store_file.attributes': label,
