@@ -6,7 +6,7 @@ const bothEngines = [
   'platform/test/at-rest/{rotation,sealed-rows,sealed-columns}.test.ts',
   'platform/test/auth/tenant-registries.test.ts',
   'platform/test/metering/postgres-ledger.test.ts',
-  'platform/test/retrieval/{documents,embedding-spaces,ingestion,reembedding,search,non-interference,work-per-search,resident}.test.ts',
+  'platform/test/retrieval/{documents,embedding-spaces,ingestion,job-fairness,reembedding,search,non-interference,work-per-search,resident}.test.ts',
   'platform/test/lifecycle/{erasure,export}.test.ts',
   'platform/test/silos/tenant-move.test.ts',
   'platform/test/soak/isolation-soak.test.ts',
@@ -18,14 +18,14 @@ export default defineConfig({
   test: {
     projects: [
       { test: { name: 'unit', include: ['platform/src/**/*.test.ts', 'scripts/**/*.test.ts'], testTimeout: 10_000 } },
-      { test: { name: 'system', include: ['platform/test/**/*.test.ts'], exclude: serverOnly, testTimeout: 60_000, hookTimeout: 60_000 } },
+      { test: { name: 'system', include: ['platform/test/**/*.test.ts'], exclude: serverOnly, testTimeout: 120_000, hookTimeout: 180_000 } },
       {
         test: {
           name: 'server',
           include: [...bothEngines, ...serverOnly],
           env: { BULKHEAD_TEST_ENGINE: 'server' },
           globalSetup: 'platform/test/support/server-setup.ts',
-          testTimeout: 60_000,
+          testTimeout: 120_000,
           hookTimeout: 180_000,
         },
       },

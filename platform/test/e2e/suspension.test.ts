@@ -105,7 +105,7 @@ describe('a tenant that is suspended', () => {
     await client.vectorStores.files.uploadAndPoll(store.id, new File(['The harbour opens at six.'], 'harbour.txt'));
     const find = async () => (await client.vectorStores.search(store.id, { query: 'When does the harbour open?' })).data.length;
     expect(await find()).toBe(1);
-    await expect.poll(partitions).toBe(1);
+    await expect.poll(partitions, { timeout: 10_000 }).toBe(1);
     await asOperator('POST', '/tenants/acme/suspend');
     await expect.poll(partitions, { timeout: 5_000 }).toBe(0);
     await asOperator('POST', '/tenants/acme/resume');

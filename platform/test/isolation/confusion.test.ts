@@ -11,8 +11,12 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { sealedColumns } from '../../src/adapters/postgres/sealed-columns.ts';
+import { localMasterKey } from '../../src/encryption/local-master-key.ts';
+import { masterKeys } from '../../src/encryption/master-key.ts';
 import { type Random, seededRandom } from '../../src/primitives/random.ts';
-import { openTestDatabase, type TestDatabase } from '../support/embedded-database.ts';
+import { openTestDatabase, principalOf, type TestDatabase } from '../support/embedded-database.ts';
+import { testKeyRing } from '../support/key-ring.ts';
 import { type Answered, type Member, marksIn, openWorld, type Sending, vectorOf, type World } from './confusion-world.ts';
 
 const seed = Number(process.env['CONFUSION_SEED'] ?? 20_261_123);
@@ -44,7 +48,9 @@ beforeAll(async () => {
   usage = (await world.admin('GET', '/admin/v1/usage?group_by=key,model')).text;
   metrics = (await world.admin('GET', '/metrics')).text;
   await world.bulkhead.stop();
-  database = await openTestDatabase({ dataDir: world.bulkhead.dataDir });
+  const { dataDir } = world.bulkhead;
+  const masterKey = localMasterKey(Buffer.from(readFileSync(join(dataDir, 'at-rest.key'), 'utf8'), 'base64'));
+  database = await openTestDatabase({ dataDir, keyRing: testKeyRing({ masters: masterKeys(masterKey) }) });
 }, 120_000);
 afterAll(async () => {
   await database?.[Symbol.asyncDispose]();
@@ -352,26 +358,53 @@ function countedRequests(tenant: string): number {
   return series.reduce((sum, line) => sum + Number(line.split(' ').at(-1)), 0);
 }
 
-/** As the superuser: where the canaries really are. */
+interface StoredText {
+  readonly table: string;
+  readonly tenantId: string;
+  readonly text: string;
+}
+
+/** Where the canaries really are: every row as the superuser sees it, and what is sealed as its tenant opens it. */
 async function truthScan(): Promise<{ readonly wrong: readonly string[]; readonly tables: readonly string[] }> {
   const owners = new Map(world.members.map(({ id, canary }) => [canary, id]));
+  const marked = [...(await plainTexts()), ...(await sealedTexts())].filter(({ text }) => text.includes('qzcnry'));
+  const wrong = marked.flatMap(({ table, tenantId, text }) => {
+    const strangers = marksIn(text).filter((mark) => mark.startsWith('qzcnry') && owners.get(mark) !== tenantId);
+    return strangers.length === 0 ? [] : [`a row of ${table} of ${tenantId} has ${strangers.join(' ')}`];
+  });
+  return { wrong, tables: [...new Set(marked.map(({ table }) => table))] };
+}
+
+async function plainTexts(): Promise<readonly StoredText[]> {
   return database.database.withClient(async (client) => {
-    const wrong: string[] = [];
-    const tables: string[] = [];
     const { rows: names } = await client.query<{ readonly name: string }>(
       "SELECT relname AS name FROM pg_class WHERE relnamespace = 'app'::regnamespace AND relkind IN ('r', 'p') AND NOT relispartition",
     );
+    const found: StoredText[] = [];
     for (const { name } of names) {
-      const text = name === 'file_part' ? "encode(body, 'escape')" : 't::text';
       const { rows } = await client.query<{ readonly tenant_id: string; readonly text: string }>(
-        `SELECT tenant_id, ${text} AS text FROM app.${name} t WHERE ${text} LIKE '%qzcnry%'`,
+        `SELECT tenant_id, t::text AS text FROM app.${name} t WHERE t::text LIKE '%qzcnry%'`,
       );
-      if (rows.length > 0) tables.push(name);
-      for (const { tenant_id, text: row } of rows) {
-        const strangers = marksIn(row).filter((mark) => mark.startsWith('qzcnry') && owners.get(mark) !== tenant_id);
-        if (strangers.length > 0) wrong.push(`a row of ${name} of ${tenant_id} has ${strangers.join(' ')}`);
-      }
+      found.push(...rows.map(({ tenant_id, text }) => ({ table: name, tenantId: tenant_id, text })));
     }
-    return { wrong, tables };
+    return found;
   });
+}
+
+/** A value that stands under another tenant than the one that sealed it does not open, and fails the test. */
+async function sealedTexts(): Promise<readonly StoredText[]> {
+  const found: StoredText[] = [];
+  for (const column of sealedColumns) {
+    const keys = column.rowKey.map((name) => `${name}::text`).join(', ');
+    const rows = await database.database.withClient(async (client) => {
+      const statement = `SELECT tenant_id, ARRAY[${keys}] AS key, ${column.column} AS record FROM app.${column.table} WHERE ${column.column} IS NOT NULL`;
+      return (await client.query<{ readonly tenant_id: string; readonly key: string[]; readonly record: Buffer }>(statement)).rows;
+    });
+    for (const { tenant_id: tenantId, key, record } of rows) {
+      const { cipher } = database.database.forTenant(principalOf(tenantId));
+      const [value] = await cipher.openAll(column, [{ row: key, record }]);
+      found.push({ table: column.table, tenantId, text: String(value) });
+    }
+  }
+  return found;
 }

@@ -59,6 +59,7 @@ export const plainColumns: Readonly<Record<string, string>> = {
   'vector_store.description': label,
   'vector_store.metadata': label,
   'vector_store.embedding_model': setting,
+  'vector_store.building_fault': state,
   'vector_store.building_model': setting,
   'vector_store.language': setting,
   'vector_store_file.file_id': identifier,
