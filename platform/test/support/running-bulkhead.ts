@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { copyTemplate } from './database-template.ts';
 
 export interface DemoTenantFacts {
   readonly id: string;
@@ -36,6 +37,7 @@ export interface RunningBulkhead extends AsyncDisposable {
 }
 
 export interface StartOptions {
+  /** Used as it is: an empty one sees a first boot. Absent: one of its own, where an empty database stands already. */
   readonly dataDir?: string;
   /** YAML of bulkhead.yaml; absent: demo mode. */
   readonly config?: string;
@@ -47,6 +49,8 @@ const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 export async function startBulkhead(options: StartOptions = {}): Promise<RunningBulkhead> {
   const ownsDirectory = options.dataDir === undefined;
   const dataDir = options.dataDir ?? mkdtempSync(join(tmpdir(), 'bulkhead-e2e-'));
+  const isEmbedded = options.config?.includes('database:') !== true;
+  if (ownsDirectory && isEmbedded) await copyTemplate(dataDir);
   const child = spawn(process.execPath, [main, ...configArguments(dataDir, options), 'serve', '--json'], {
     cwd: dataDir,
     env: { ...cleanEnvironment(), PORT: '0', BULKHEAD_DATA_DIR: dataDir, ...options.env },
