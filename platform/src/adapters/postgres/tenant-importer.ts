@@ -7,12 +7,14 @@ import { BulkheadError, quoteInput } from '../../errors/bulkhead-error.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
 import type { TenantId } from '../../primitives/ids.ts';
+import type { EmbeddingSetting } from '../../rag/reembed.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import { OperatorScope } from '../../tenancy/operator-scope.ts';
 import type { Principal } from '../../tenancy/principal.ts';
 import type { ArchiveManifest, ArchiveSource, TenantImporter } from '../../tenancy/tenant-archive.ts';
 import type { Database } from './database.ts';
 import { DatabaseStatementError } from './database-error.ts';
+import { addEmbeddingModel } from './embedding-register.ts';
 import { countRowsOf, deleteRowsOf, erasedTables } from './erasure-surfaces.ts';
 import type { OwnerDatabase } from './owner-database.ts';
 import { sealRows, type TextRow } from './sealed-rows.ts';
@@ -55,6 +57,7 @@ export class PostgresTenantImporter implements TenantImporter {
       await this.#insert(tenant, reading);
       await this.#compare(tenant, source.manifest);
       await failUnfinishedFiles(this.#parts.shared, tenant);
+      await registerModels(this.#parts.shared, tenant);
       await this.#admit(tenant.tenantId);
     } catch (error) {
       await this.#remove(owner, tenant.tenantId);
@@ -200,6 +203,15 @@ function inOrder(table: TenantTable, columns: readonly string[], row: TextRow): 
 
 function named(row: TextRow): Row {
   return Object.fromEntries(row.map((value, index) => [`c${index}`, value]));
+}
+
+/** A store may be of a model that nobody here has used: what looks after stores, and the check at the start, have to know of it. */
+async function registerModels(shared: Database, tenant: Principal): Promise<void> {
+  await shared.forTenant(tenant).write(async (db) => {
+    const { rows } = await sql<EmbeddingSetting>`
+      SELECT DISTINCT embedding_model AS model, embedding_dimensions AS dimensions FROM app.vector_store`.execute(db);
+    for (const setting of rows) await addEmbeddingModel(db, setting);
+  });
 }
 
 /** Their jobs stayed behind. */
