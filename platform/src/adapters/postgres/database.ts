@@ -20,6 +20,7 @@ import { Principal } from '../../tenancy/principal.ts';
 import { PostgresDataKeys } from './data-keys.ts';
 import { databaseError } from './database-error.ts';
 import { TransactionDriver } from './transaction-driver.ts';
+import { sendWhole } from './whole-statements.ts';
 
 /** No generated schema types: statements are written as `sql` templates, whose parameters are always bound. */
 export type Sql = Kysely<Record<never, never>>;
@@ -75,6 +76,7 @@ export class Database implements TransactionHost {
     this.#pool.on('error', () => {});
     // The same for one that breaks while it is taken: its statement rejects, which is how its user hears of it.
     this.#pool.on('connect', (client) => client.on('error', () => {}));
+    if ('socketDir' in connection) this.#pool.on('connect', sendWhole);
     this.#whenOpen = options.whenOpen ?? (async () => {});
     this.#keyRing = options.keyRing;
   }
