@@ -18,7 +18,9 @@ export default defineConfig({
   test: {
     projects: [
       { test: { name: 'unit', include: ['platform/src/**/*.test.ts', 'scripts/**/*.test.ts'], testTimeout: 10_000 } },
-      { test: { name: 'system', include: ['platform/test/**/*.test.ts'], exclude: serverOnly, testTimeout: 120_000, hookTimeout: 180_000 } },
+      {
+        test: { name: 'system', include: ['platform/test/**/*.test.ts'], exclude: serverOnly, testTimeout: 120_000, hookTimeout: 180_000 },
+      },
       {
         test: {
           name: 'server',

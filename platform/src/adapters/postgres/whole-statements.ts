@@ -4,15 +4,16 @@
  * connection waited until its time was up (SQLSTATE 26000 and 25001). Inside a transaction the engine listens to that connection alone.
  */
 import type pg from 'pg';
+import { assert } from '../../primitives/assert.ts';
 
 /** From now on a statement with parameters that this connection sends outside a transaction is sent in one of its own. */
 export function sendWhole(client: pg.PoolClient): void {
-  client.query = new Proxy(client.query, {
-    apply(send, self, sent: readonly unknown[]) {
-      const run = (args: readonly unknown[]): unknown => Reflect.apply(send, self, args);
-      return hasParameters(sent) && client.getTransactionStatus() === 'I' ? inTransaction(run, sent) : run(sent);
-    },
-  });
+  const send: unknown = Reflect.get(client, 'query');
+  assert(typeof send === 'function', 'a connection can be asked');
+  const run = (sent: readonly unknown[]): unknown => Reflect.apply(send, client, [...sent]);
+  const value = (...sent: readonly unknown[]): unknown =>
+    hasParameters(sent) && client.getTransactionStatus() === 'I' ? inTransaction(run, sent) : run(sent);
+  Object.defineProperty(client, 'query', { value });
 }
 
 async function inTransaction(run: (sent: readonly unknown[]) => unknown, sent: readonly unknown[]): Promise<unknown> {
