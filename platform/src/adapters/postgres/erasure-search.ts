@@ -1,4 +1,5 @@
 /** Looks for bytes in every file: pages of tables and indexes, the write-ahead log, journals, whatever else is there. */
+import type { Dirent } from 'node:fs';
 import { type FileHandle, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { OwnerDatabase } from './owner-database.ts';
@@ -128,9 +129,23 @@ async function searchFile(path: string, search: { readonly name: string; readonl
 }
 
 async function* filesBelow(directory: string): AsyncGenerator<string> {
-  for (const entry of await readdir(directory, { withFileTypes: true })) {
+  yield* filesAmong(directory, await readdir(directory, { withFileTypes: true }));
+}
+
+async function* filesAmong(directory: string, entries: readonly Dirent[]): AsyncGenerator<string> {
+  for (const entry of entries) {
     const path = join(directory, entry.name);
-    if (entry.isDirectory()) yield* filesBelow(path);
+    if (entry.isDirectory()) yield* filesAmong(path, await entriesOf(path));
     else if (entry.isFile()) yield path;
+  }
+}
+
+/** Like a file that is gone: the template of tenant databases, which holds nobody's rows, gets its name when it is whole. */
+async function entriesOf(directory: string): Promise<readonly Dirent[]> {
+  try {
+    return await readdir(directory, { withFileTypes: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
   }
 }
