@@ -42,7 +42,6 @@ const bodies = [
 ];
 
 describe('a body', () => {
-  // Planted: keeping one byte less than a delimiter back.
   it('is cut into the same parts however it arrives', () => {
     for (const body of bodies) {
       const whole = split(body, [body.length]);

@@ -112,7 +112,7 @@ describe('a batch of files', () => {
 });
 
 describe('documents that keep the reader busy until it is stopped', () => {
-  it('fail by name, and a neighbour chats and searches meanwhile', async () => {
+  it('fail by name, and a neighbour searches meanwhile and chats afterwards', async () => {
     const victim = watchedClient('globex');
     const store = await victim.vectorStores.create({ name: 'quiet' });
     await victim.vectorStores.files.uploadAndPoll(

@@ -29,7 +29,7 @@ describe('batch work', () => {
     expect(Math.max(...waits)).toBeLessThanOrEqual(50);
   });
 
-  // Planted: a batch weight of 0.0001, and strict order of the classes.
+  // Planted: a batch weight of 0.0001.
   it('gets a tenth of a pool that interactive work keeps full', async () => {
     const simulation = new Simulation({ capacity: 8 });
     simulation.flood({ fromMs: 0, untilMs: 600_000, depth: 40 }, () => chat('acme'));

@@ -212,7 +212,6 @@ describe('jobs', () => {
     });
   });
 
-  // Planted: counting the refusal as an attempt; not parking (the chunks were then embedded again).
   test('that a limit refuses wait as long as it says, and go on where they were', async () => {
     const announced = [1_500, 40_000, 700, 3_000, 900];
     const waits = announced.slice();
