@@ -46,7 +46,7 @@ export class PostgresAuditRecords implements AuditRecords {
     return this.#database.forOperator(operator).write(async (db) => {
       await sql`SELECT pg_advisory_xact_lock(${chainLock})`.execute(db);
       const { rows } = await sql<{ readonly number: string; readonly head: string }>`
-        SELECT number::text, head FROM control.audit_report ORDER BY number DESC LIMIT 1`.execute(db);
+        SELECT number::text, head FROM control.audit_report ORDER BY ${byNumber} DESC LIMIT 1`.execute(db);
       const record = make({ number: Number(rows[0]?.number ?? 0) + 1, previous: rows[0]?.head ?? null });
       await sql`
         INSERT INTO control.audit_report (number, id, kind, verdict, started_at_ms, head, report)
@@ -70,7 +70,7 @@ export class PostgresAuditRecords implements AuditRecords {
     const { rows } = await this.#database.forOperator(operator).read((db) =>
       sql<RecordRow>`
         SELECT ${columns} FROM control.audit_report WHERE ${before}::bigint IS NULL OR number < ${before}::bigint
-         ORDER BY number DESC LIMIT ${page.limit}`.execute(db),
+         ORDER BY ${byNumber} DESC LIMIT ${page.limit}`.execute(db),
     );
     return rows.map(recordOf);
   }
@@ -99,6 +99,8 @@ export class PostgresAuditRecords implements AuditRecords {
   }
 }
 
+/** Bare, it would be the text that is selected under this name, and 9 greater than 10. */
+const byNumber = sql`audit_report.number`;
 const columns = sql`number::text, id, kind, verdict, started_at_ms::text, head`;
 
 interface RecordRow {
