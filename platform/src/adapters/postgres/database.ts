@@ -20,6 +20,7 @@ import { Principal } from '../../tenancy/principal.ts';
 import { PostgresDataKeys } from './data-keys.ts';
 import { databaseError } from './database-error.ts';
 import { TransactionDriver } from './transaction-driver.ts';
+import { TransactionTurns } from './transaction-turns.ts';
 import { sendWhole } from './whole-statements.ts';
 
 /** No generated schema types: statements are written as `sql` templates, whose parameters are always bound. */
@@ -56,13 +57,19 @@ export interface EntryCall {
   readonly values: readonly EntryArgument[];
 }
 
+/** How long a background transaction lets requests go first: 20 a second and worker run whatever requests do; on a server, where they also run side by side, 40. */
+const embeddedWaitMaxMs = 50;
+const serverWaitMaxMs = 25;
+
 export class Database implements TransactionHost {
   readonly #pool: pg.Pool;
   readonly #whenOpen: () => Promise<void>;
   readonly #keyRing: KeyRing | undefined;
+  readonly #turns: TransactionTurns;
 
   constructor(options: DatabaseOptions) {
     const { connection } = options;
+    this.#turns = new TransactionTurns({ waitMaxMs: 'socketDir' in connection ? embeddedWaitMaxMs : serverWaitMaxMs });
     const target =
       'url' in connection ? { connectionString: connection.url } : { host: connection.socketDir, user: 'postgres', database: 'postgres' };
     this.#pool = new pg.Pool({
@@ -112,12 +119,15 @@ export class Database implements TransactionHost {
 
   /** Runs `work` in one transaction under `role`. One round trip opens it, one ends it. */
   async transaction<T>(start: TransactionStart, work: (sql: Sql) => Promise<T>): Promise<T> {
+    const run = () => this.#transaction(start, work);
+    return start.isBackground === true ? this.#turns.background(run) : this.#turns.interactive(run);
+  }
+
+  async #transaction<T>(start: TransactionStart, work: (sql: Sql) => Promise<T>): Promise<T> {
     return this.withClient(async (client) => {
-      await client.query({ text: startText(start), values: [] });
       const sql = sqlOver(client);
       try {
-        // Never a named statement: the embedded engine's connections share one session, and so one namespace of names.
-        if (start.tenantId !== undefined) await client.query(entrance(start, start.tenantId));
+        await client.query({ text: startText(start), values: [] });
         const result = await work(sql);
         await client.query('COMMIT');
         return result;
@@ -131,7 +141,8 @@ export class Database implements TransactionHost {
 
   /** One statement, one round trip, a transaction of its own. */
   async call<Row extends object>(call: EntryCall): Promise<readonly Row[]> {
-    return this.withClient(async (client) => (await client.query<Row>(callText(call))).rows);
+    const run = () => this.withClient(async (client) => (await client.query<Row>(callText(call))).rows);
+    return this.#turns.interactive(run);
   }
 
   /** A connection as the login itself: migrations, the catalogue lint, probes. Never for a request. */
@@ -163,16 +174,22 @@ export interface TransactionStart {
   readonly tenantId?: TenantId;
   /** Asks the database whether the tenant lives there; fails with SQLSTATE BH001 or BH002 before any work when it does not. */
   readonly asksResidence?: boolean;
+  /** An advisory lock to hold until the end: its holders come one after the other. */
+  readonly inTurnOf?: number;
+  /** Nobody waits for its answer. */
+  readonly isBackground?: boolean;
 }
 
 export class TenantDatabase {
   readonly #database: TransactionHost;
   readonly #tenantId: TenantId;
+  readonly #isBackground: boolean;
   readonly #cipher: TenantCipher | undefined;
 
   constructor(database: TransactionHost, principal: Principal, keyRing?: KeyRing) {
     this.#database = database;
     this.#tenantId = principal.tenantId;
+    this.#isBackground = principal.kind === 'job';
     this.#cipher = keyRing?.cipherFor(principal, new PostgresDataKeys(this));
   }
 
@@ -188,16 +205,20 @@ export class TenantDatabase {
 
   /** One snapshot, read-only. */
   read<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
-    return this.#database.transaction({ role: 'bulkhead_runtime', readOnly: true, tenantId: this.#tenantId }, work);
+    return this.#database.transaction(this.#start(true), work);
   }
 
   write<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
-    return this.#database.transaction({ role: 'bulkhead_runtime', readOnly: false, tenantId: this.#tenantId }, work);
+    return this.#database.transaction(this.#start(false), work);
   }
 
   /** A read that is one statement: a fifth of the round trips of `read`. */
   call<Row extends object>(name: EntryFunction, values: readonly EntryArgument[]): Promise<readonly Row[]> {
     return this.#database.call<Row>({ name, tenantId: this.#tenantId, values });
+  }
+
+  #start(readOnly: boolean): TransactionStart {
+    return { role: 'bulkhead_runtime', readOnly, tenantId: this.#tenantId, isBackground: this.#isBackground };
   }
 }
 
@@ -215,6 +236,11 @@ export class OperatorDatabase {
   write<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
     return this.#database.transaction({ role: 'bulkhead_control', readOnly: false }, work);
   }
+
+  /** @param lock - of those writers who have to come one after the other. */
+  writeInTurn<T>(lock: number, work: (sql: Sql) => Promise<T>): Promise<T> {
+    return this.#database.transaction({ role: 'bulkhead_control', readOnly: false, inTurnOf: lock }, work);
+  }
 }
 
 export class LedgerDatabase {
@@ -226,19 +252,22 @@ export class LedgerDatabase {
 
   /** One transaction over several tenants. To add takes no context; to see what is there, the writer moves the context from one to the next. */
   append<T>(work: (sql: Sql) => Promise<T>): Promise<T> {
-    return this.#database.transaction({ role: 'bulkhead_ledger', readOnly: false }, work);
+    return this.#database.transaction({ role: 'bulkhead_ledger', readOnly: false, isBackground: true }, work);
   }
 }
 
-/** Several statements in one message; nothing in them comes from outside. */
-function startText({ role, readOnly }: TransactionStart): string {
+/** Several statements in one message, which is the simple protocol and has no parameters: what is not a constant stands in it as digits. */
+function startText({ role, readOnly, tenantId, asksResidence, inTurnOf }: TransactionStart): string {
   const mode = readOnly ? 'ISOLATION LEVEL REPEATABLE READ READ ONLY' : 'ISOLATION LEVEL READ COMMITTED';
-  return `BEGIN ${mode}; SELECT set_config('role', '${role}', true)`;
-}
-
-function entrance({ readOnly, asksResidence }: TransactionStart, tenantId: TenantId) {
-  if (asksResidence !== true) return { text: "SELECT set_config('app.tenant_id', $1, true)", values: [tenantId] };
-  return { text: 'SELECT app.enter_tenant($1, $2)', values: [tenantId, !readOnly] };
+  const steps = [`BEGIN ${mode}`, `SELECT set_config('role', '${role}', true)`];
+  if (inTurnOf !== undefined) steps.push(`SELECT pg_advisory_xact_lock(${integer(inTurnOf)})`);
+  if (tenantId !== undefined) {
+    const entered = literal(tenantId);
+    steps.push(
+      asksResidence === true ? `SELECT app.enter_tenant(${entered}, ${!readOnly})` : `SELECT set_config('app.tenant_id', ${entered}, true)`,
+    );
+  }
+  return steps.join('; ');
 }
 
 /**
