@@ -6,7 +6,7 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Clock } from '../primitives/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
-import type { DirectoryChange, TenantDirectory } from '../tenancy/tenant-directory.ts';
+import { changesPerReadMax, type DirectoryChange, type TenantDirectory } from '../tenancy/tenant-directory.ts';
 
 export interface FollowerParts {
   readonly directory: TenantDirectory;
@@ -120,12 +120,12 @@ class Follower implements DirectoryFollower {
     try {
       for (let page = 0; page < pagesMax; page++) {
         const changes = await directory.changesSince(this.#sequence);
-        if (changes.length === 0) {
+        this.#apply(changes);
+        if (changes.length < changesPerReadMax) {
           this.#readAtMs = startedAtMs;
           this.#failures = 0;
           return true;
         }
-        this.#apply(changes);
       }
     } catch {
       // Told by the caller: what is not read in time is the same to it.

@@ -2,6 +2,8 @@ import type { TenantId } from '../primitives/ids.ts';
 import type { OperatorScope } from './operator-scope.ts';
 import type { LimitPolicy, Tenant, TenantIsolation, TenantOverrides, TenantState } from './tenant.ts';
 
+export const changesPerReadMax = 1_000;
+
 /** Who the tenants are. Read by authentication on a cache miss; written by operators. */
 export interface TenantDirectory {
   find(tenantId: TenantId): Promise<Tenant | undefined>;
@@ -10,7 +12,7 @@ export interface TenantDirectory {
   subjectNotBeforeMs(tenantId: TenantId, subject: string): Promise<number | undefined>;
   /** Newest sequence of the change feed, 0 when there is none. */
   latestSequence(): Promise<number>;
-  /** Credential and tenant changes after `sequence`, oldest first, at most 1,000. A replica polls it to see revocations. */
+  /** Credential and tenant changes after `sequence`, oldest first, at most `changesPerReadMax`; fewer are all there were. A replica polls it to see revocations. */
   changesSince(sequence: number): Promise<readonly DirectoryChange[]>;
 }
 

@@ -4,9 +4,15 @@ import type { Clock } from '../../primitives/clock.ts';
 import type { TenantId } from '../../primitives/ids.ts';
 import { OperatorScope } from '../../tenancy/operator-scope.ts';
 import type { Tenant } from '../../tenancy/tenant.ts';
-import type { ApiKeyRecord, DirectoryChange, NewTenant, TenantChanges, TenantRegistry } from '../../tenancy/tenant-directory.ts';
+import {
+  type ApiKeyRecord,
+  changesPerReadMax,
+  type DirectoryChange,
+  type NewTenant,
+  type TenantChanges,
+  type TenantRegistry,
+} from '../../tenancy/tenant-directory.ts';
 
-const changesPerRead = 1_000;
 const keysPerList = 1_000;
 
 /** The directory without a database: forgets everything with the process. For tests; nothing in it is bounded but what it returns. */
@@ -41,7 +47,7 @@ export class MemoryTenantDirectory implements TenantRegistry {
   }
 
   async changesSince(sequence: number): Promise<readonly DirectoryChange[]> {
-    return this.#changes.slice(sequence, sequence + changesPerRead);
+    return this.#changes.slice(sequence, sequence + changesPerReadMax);
   }
 
   async create(operator: OperatorScope, tenant: NewTenant): Promise<Tenant> {

@@ -1,16 +1,22 @@
 /** The tenants, their keys and revocations, in the control schema. Every change appends to the change feed in its own transaction. */
-import { sql } from 'kysely';
+import { type RawBuilder, sql } from 'kysely';
 import { BulkheadError, quoteInput } from '../../errors/bulkhead-error.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
 import { parseTenantId, type TenantId } from '../../primitives/ids.ts';
 import type { OperatorScope } from '../../tenancy/operator-scope.ts';
 import type { Tenant } from '../../tenancy/tenant.ts';
-import type { ApiKeyRecord, DirectoryChange, NewTenant, TenantChanges, TenantRegistry } from '../../tenancy/tenant-directory.ts';
+import {
+  type ApiKeyRecord,
+  changesPerReadMax,
+  type DirectoryChange,
+  type NewTenant,
+  type TenantChanges,
+  type TenantRegistry,
+} from '../../tenancy/tenant-directory.ts';
 import type { Database, Sql } from './database.ts';
 import { DatabaseStatementError } from './database-error.ts';
 
-const changesMax = 1_000;
 /** Writers of the feed queue here, so that a reader who has seen sequence n has seen everything before it. */
 const feedLock = 7_070_002;
 
@@ -48,7 +54,9 @@ export class PostgresTenantDirectory implements TenantRegistry {
 
   async changesSince(sequence: number): Promise<readonly DirectoryChange[]> {
     const { rows } = await this.#read((db) =>
-      sql<ChangeRow>`SELECT * FROM control.directory_change WHERE sequence > ${sequence} ORDER BY sequence LIMIT ${changesMax}`.execute(db),
+      sql<ChangeRow>`SELECT * FROM control.directory_change WHERE sequence > ${sequence} ORDER BY sequence LIMIT ${changesPerReadMax}`.execute(
+        db,
+      ),
     );
     return rows.map((row) => ({
       sequence: Number(row.sequence),
@@ -67,15 +75,10 @@ export class PostgresTenantDirectory implements TenantRegistry {
 
   async create(operator: OperatorScope, tenant: NewTenant): Promise<Tenant> {
     const { id, name, tier, isolation, overrides } = tenant;
-    const row = await this.#write(operator, async (db) => {
-      const { rows } = await sql<TenantRow>`
-        INSERT INTO control.tenant (id, name, tier, isolation, overrides, created_at_ms)
-        VALUES (${id}, ${name}, ${tier}, ${isolation}, ${JSON.stringify(overrides)}::jsonb, ${this.#clock.nowMs()}) RETURNING *`.execute(
-        db,
-      );
-      await this.#append(db, 'tenant', id);
-      return rows[0];
-    }).catch((error: unknown) => {
+    const made = sql`
+      INSERT INTO control.tenant (id, name, tier, isolation, overrides, created_at_ms)
+      VALUES (${id}, ${name}, ${tier}, ${isolation}, ${JSON.stringify(overrides)}::jsonb, ${this.#clock.nowMs()}) RETURNING *`;
+    const [row] = await this.#write(operator, (db) => this.#change<TenantRow>(db, 'tenant', made)).catch((error: unknown) => {
       if (error instanceof DatabaseStatementError && error.sqlState === '23505') {
         throw new BulkheadError('already_exists', `The tenant id ${quoteInput(id)} is taken; ids are never reused.`, { param: 'id' });
       }
@@ -86,16 +89,15 @@ export class PostgresTenantDirectory implements TenantRegistry {
   }
 
   async update(operator: OperatorScope, tenantId: TenantId, changes: TenantChanges): Promise<Tenant | undefined> {
-    const row = await this.#write(operator, async (db) => {
+    const [row] = await this.#write(operator, async (db) => {
       const overrides = changes.overrides === undefined ? null : JSON.stringify(changes.overrides);
       // What waits for a tenant that goes, goes with it.
       if (changes.state === 'deleting') await sql`DELETE FROM control.job WHERE tenant_id = ${tenantId}`.execute(db);
-      const { rows } = await sql<TenantRow>`
+      const changed = sql`
         UPDATE control.tenant SET name = coalesce(${changes.name ?? null}, name), tier = coalesce(${changes.tier ?? null}, tier),
           state = CASE WHEN state = 'deleting' THEN state ELSE coalesce(${changes.state ?? null}, state) END, overrides = coalesce(${overrides}::jsonb, overrides)
-        WHERE id = ${tenantId} AND erased_at_ms IS NULL RETURNING *`.execute(db);
-      if (rows.length > 0) await this.#append(db, 'tenant', tenantId);
-      return rows[0];
+        WHERE id = ${tenantId} AND erased_at_ms IS NULL RETURNING *`;
+      return this.#change<TenantRow>(db, 'tenant', changed);
     });
     return row && tenantOf(row);
   }
@@ -111,14 +113,11 @@ export class PostgresTenantDirectory implements TenantRegistry {
   }
 
   async createApiKey(operator: OperatorScope, key: Omit<ApiKeyRecord, 'createdAtMs' | 'revokedAtMs'>): Promise<ApiKeyRecord> {
-    const row = await this.#write(operator, async (db) => {
-      const { rows } = await sql<ApiKeyRow>`
-        INSERT INTO control.api_key (id, tenant_id, name, environment, digest, pepper_version, last_four, limits, created_at_ms, expires_at_ms)
-        VALUES (${key.id}, ${key.tenantId}, ${key.name}, ${key.environment}, ${Buffer.from(key.digest)}, ${key.pepperVersion}, ${key.lastFour},
-          ${JSON.stringify(key.limits)}::jsonb, ${this.#clock.nowMs()}, ${key.expiresAtMs ?? null}) RETURNING *`.execute(db);
-      await this.#append(db, 'api-key', key.tenantId, key.id);
-      return rows[0];
-    });
+    const made = sql`
+      INSERT INTO control.api_key (id, tenant_id, name, environment, digest, pepper_version, last_four, limits, created_at_ms, expires_at_ms)
+      VALUES (${key.id}, ${key.tenantId}, ${key.name}, ${key.environment}, ${Buffer.from(key.digest)}, ${key.pepperVersion}, ${key.lastFour},
+        ${JSON.stringify(key.limits)}::jsonb, ${this.#clock.nowMs()}, ${key.expiresAtMs ?? null}) RETURNING *`;
+    const [row] = await this.#write(operator, (db) => this.#change<ApiKeyRow>(db, 'api-key', made));
     assert(row !== undefined, 'an insert returns its row');
     return apiKeyOf(row);
   }
@@ -133,22 +132,18 @@ export class PostgresTenantDirectory implements TenantRegistry {
   }
 
   async revokeApiKey(operator: OperatorScope, tenantId: TenantId, keyId: string): Promise<boolean> {
-    return this.#write(operator, async (db) => {
-      const { rows } = await sql`
-        UPDATE control.api_key SET revoked_at_ms = ${this.#clock.nowMs()}
-        WHERE tenant_id = ${tenantId} AND id = ${keyId} AND revoked_at_ms IS NULL RETURNING id`.execute(db);
-      if (rows.length > 0) await this.#append(db, 'api-key', tenantId, keyId);
-      return rows.length > 0;
-    });
+    const revoked = sql`
+      UPDATE control.api_key SET revoked_at_ms = ${this.#clock.nowMs()}
+      WHERE tenant_id = ${tenantId} AND id = ${keyId} AND revoked_at_ms IS NULL RETURNING id, tenant_id`;
+    const rows = await this.#write(operator, (db) => this.#change(db, 'api-key', revoked));
+    return rows.length > 0;
   }
 
   async revokeSubject(operator: OperatorScope, tenantId: TenantId, subject?: string): Promise<void> {
-    await this.#write(operator, async (db) => {
-      await sql`
-        INSERT INTO control.subject_epoch (tenant_id, subject, not_before_ms) VALUES (${tenantId}, ${subject ?? ''}, ${this.#clock.nowMs()})
-        ON CONFLICT (tenant_id, subject) DO UPDATE SET not_before_ms = excluded.not_before_ms`.execute(db);
-      await this.#append(db, 'subject', tenantId, subject);
-    });
+    const revoked = sql`
+      INSERT INTO control.subject_epoch (tenant_id, subject, not_before_ms) VALUES (${tenantId}, ${subject ?? ''}, ${this.#clock.nowMs()})
+      ON CONFLICT (tenant_id, subject) DO UPDATE SET not_before_ms = excluded.not_before_ms RETURNING tenant_id, nullif(subject, '') AS subject`;
+    await this.#write(operator, (db) => this.#change(db, 'subject', revoked));
   }
 
   #read<T>(work: (db: Sql) => Promise<T>): Promise<T> {
@@ -156,18 +151,27 @@ export class PostgresTenantDirectory implements TenantRegistry {
   }
 
   #write<T>(operator: OperatorScope, work: (db: Sql) => Promise<T>): Promise<T> {
-    return this.#database.forOperator(operator).write(async (db) => {
-      await sql`SELECT pg_advisory_xact_lock(${feedLock})`.execute(db);
-      return work(db);
-    });
+    return this.#database.forOperator(operator).writeInTurn(feedLock, work);
   }
 
-  async #append(db: Sql, kind: DirectoryChange['kind'], tenantId: TenantId, subjectId?: string): Promise<void> {
-    await sql`
-      INSERT INTO control.directory_change (kind, tenant_id, subject_id, changed_at_ms)
-      VALUES (${kind}, ${tenantId}, ${subjectId ?? null}, ${this.#clock.nowMs()})`.execute(db);
+  /** The change, and a line of the feed for each row that it returns, in one statement. */
+  async #change<Row>(db: Sql, kind: DirectoryChange['kind'], change: RawBuilder<unknown>): Promise<readonly Row[]> {
+    const [tenantColumn, subjectColumn] = feedColumns[kind];
+    const { rows } = await sql<Row>`
+      WITH changed AS (${change}),
+        told AS (INSERT INTO control.directory_change (kind, tenant_id, subject_id, changed_at_ms)
+          SELECT ${kind}, ${sql.raw(tenantColumn)}, ${sql.raw(subjectColumn)}, ${this.#clock.nowMs()}::bigint FROM changed)
+      SELECT * FROM changed`.execute(db);
+    return rows;
   }
 }
+
+/** Where a changed row names its tenant, and what of the tenant's it is. */
+const feedColumns = {
+  tenant: ['id', 'NULL::text'],
+  'api-key': ['tenant_id', 'id'],
+  subject: ['tenant_id', 'subject'],
+} as const satisfies Readonly<Record<DirectoryChange['kind'], readonly [string, string]>>;
 
 interface TenantRow {
   readonly id: string;
