@@ -221,7 +221,7 @@ class PostgresDraft implements IngestionDraft {
   }
 
   async #appendNow(chunks: readonly EmbeddedChunk[]): Promise<boolean> {
-    const { store_no: storeNo, file_no: fileNo, space_no: spaceNo, embedding_dimensions: dimensions } = this.#file;
+    const { store_no: storeNo } = this.#file;
     const sealer = await this.#database.cipher.sealer(chunks.length);
     const termCount = await this.#database.write(async (db) => {
       // Shared with other appends, held against a switch of the store's model; the store's row before the file's, as everywhere.
@@ -231,13 +231,7 @@ class PostgresDraft implements IngestionDraft {
       assertSpaceIsRead(rows[0], this.#file);
       if (!(await this.#isHeld(db))) return undefined;
       const shardId = shardForNewRows(await placeNow(db, storeNo));
-      const ordinals = chunks.map((chunk) => chunk.ordinal);
-      const vectors = chunks.map((chunk) => vectorText(chunk.embedding));
-      await sql`
-        INSERT INTO ${embeddingTable(dimensions)} (shard_id, store_no, space_no, file_no, ordinal, embedding)
-        SELECT ${shardId}::int, ${storeNo}::int, ${spaceNo}::int, ${fileNo}::int, ordinal, embedding::${vectorType(dimensions)}
-          FROM unnest(${ordinals}::int[], ${vectors}::text[]) AS fresh (ordinal, embedding)`.execute(db);
-      return insertWords(db, sealer, { file: this.#file, shardId, chunks });
+      return insertChunks(db, sealer, { file: this.#file, shardId, chunks });
     });
     if (termCount === undefined) return false;
     this.#chunkCount += chunks.length;
@@ -259,27 +253,33 @@ interface IndexedChunks {
   readonly chunks: readonly EmbeddedChunk[];
 }
 
-/** Inserts the chunks, sealed, and a posting for each of their words; how many words they have. */
-async function insertWords(db: Sql, sealer: Sealer, { file, shardId, chunks }: IndexedChunks): Promise<number> {
-  const { store_no: storeNo, file_no: fileNo, language } = file;
+/** Inserts the chunks, sealed, their vectors, and a posting for each of their words; how many words they have. One statement: each is a round trip. */
+async function insertChunks(db: Sql, sealer: Sealer, { file, shardId, chunks }: IndexedChunks): Promise<number> {
+  const { store_no: storeNo, file_no: fileNo, space_no: spaceNo, embedding_dimensions: dimensions, language } = file;
   const ordinals = chunks.map((chunk) => chunk.ordinal);
   const contents = chunks.map(({ ordinal, text }) =>
     sealer.seal(sealed.chunkContent, [storeNo, fileNo, ordinal], Buffer.from(text, 'utf8')),
   );
   const words = chunks.map((chunk) => lexicalText(chunk.text));
+  const vectors = chunks.map((chunk) => vectorText(chunk.embedding));
+  const place = sql`${shardId}::int, ${storeNo}::int, ${fileNo}::int, ordinal`;
   const { rows } = await sql<{ readonly terms: string }>`
-    WITH parsed AS MATERIALIZED (
-           SELECT ordinal, content, to_tsvector(${language}::text::regconfig, words) AS words
-             FROM unnest(${ordinals}::int[], ${contents}::bytea[], ${words}::text[]) AS fresh (ordinal, content, words)),
+    WITH fresh AS (
+           SELECT ordinal, content, words, embedding::${vectorType(dimensions)} AS embedding
+             FROM unnest(${ordinals}::int[], ${contents}::bytea[], ${words}::text[], ${vectors}::text[]) AS row (ordinal, content, words, embedding)),
+         parsed AS MATERIALIZED (
+           SELECT ordinal, content, embedding, to_tsvector(${language}::text::regconfig, words) AS words FROM fresh),
          counted AS MATERIALIZED (
-           SELECT ordinal, content, words, coalesce((SELECT sum(cardinality(positions)) FROM unnest(words)), 0)::int AS term_count FROM parsed),
+           SELECT ordinal, content, embedding, words,
+                  coalesce((SELECT sum(cardinality(positions)) FROM unnest(words)), 0)::int AS term_count FROM parsed),
          chunks AS (
-           INSERT INTO app.chunk (shard_id, store_no, file_no, ordinal, term_count, content)
-           SELECT ${shardId}::int, ${storeNo}::int, ${fileNo}::int, ordinal, term_count, content FROM counted),
+           INSERT INTO app.chunk (shard_id, store_no, file_no, ordinal, term_count, content) SELECT ${place}, term_count, content FROM counted),
+         vectors AS (
+           INSERT INTO ${embeddingTable(dimensions)} (shard_id, store_no, file_no, ordinal, space_no, embedding)
+           SELECT ${place}, ${spaceNo}::int, embedding FROM counted),
          postings AS (
            INSERT INTO app.posting (shard_id, store_no, file_no, ordinal, term_count, frequency, lexeme)
-           SELECT ${shardId}::int, ${storeNo}::int, ${fileNo}::int, ordinal, term_count, cardinality(word.positions), word.lexeme
-             FROM counted CROSS JOIN LATERAL unnest(words) AS word)
+           SELECT ${place}, term_count, cardinality(word.positions), word.lexeme FROM counted CROSS JOIN LATERAL unnest(words) AS word)
     SELECT sum(term_count) AS terms FROM counted`.execute(db);
   return Number(rows[0]?.terms ?? 0);
 }
