@@ -83,7 +83,7 @@ async function neighbour(): Promise<void> {
   const costs: [Engine, NeighbourCost][] = [];
   for (const engine of engines) {
     await using bulkhead = await startMeasured(engine);
-    costs.push([engine, await measureNeighbour(bulkhead, values.full ? 1_000 : 300)]);
+    costs.push([engine, await measureNeighbour(bulkhead, values.full ? 3_000 : 300)]);
   }
   found['neighbour'] = Object.fromEntries(costs);
   add(

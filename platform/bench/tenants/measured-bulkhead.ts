@@ -24,8 +24,11 @@ export interface Client {
 
 export interface MeasuredBulkhead extends AsyncDisposable {
   readonly pid: number;
+  readonly baseUrl: string;
   readonly operator: Client;
   /** A new key of the tenant. */
+  keyOf(tenant: string): Promise<string>;
+  /** With a new key. */
   clientOf(tenant: string): Promise<Client>;
 }
 
@@ -41,14 +44,15 @@ export async function startMeasured(engine: Engine): Promise<MeasuredBulkhead> {
   const database = engine === 'server' ? await prepareServer(stack, dataDir) : {};
   const bulkhead = stack.use(await startBulkhead({ dataDir, config: configOf(database) }));
   const operator = clientFor(bulkhead.baseUrl, adminToken);
+  const keyOf = async (tenant: string) =>
+    String((await operator.send('POST', `/admin/v1/tenants/${tenant}/keys`, { name: 'bench' })).body['key']);
   const started = stack.move();
   return {
     pid: bulkhead.process.pid ?? 0,
+    baseUrl: bulkhead.baseUrl,
     operator,
-    async clientOf(tenant) {
-      const { body } = await operator.send('POST', `/admin/v1/tenants/${tenant}/keys`, { name: 'bench' });
-      return clientFor(bulkhead.baseUrl, String(body['key']));
-    },
+    keyOf,
+    clientOf: async (tenant) => clientFor(bulkhead.baseUrl, await keyOf(tenant)),
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   };
 }
@@ -81,7 +85,7 @@ async function prepareServer(stack: AsyncDisposableStack, dataDir: string): Prom
   return database;
 }
 
-function clientFor(baseUrl: string, token: string): Client {
+export function clientFor(baseUrl: string, token: string): Client {
   return {
     async send(method, path, body) {
       const headers = { authorization: `Bearer ${token}`, ...(body !== undefined && !(body instanceof FormData) && jsonHeader) };
