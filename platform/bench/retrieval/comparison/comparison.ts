@@ -12,7 +12,7 @@ import { choosePinning, machineFacts } from '../../support/machine.ts';
 import { runPart } from '../../support/part.ts';
 import { machineLine, writeDocsSection, writeResults } from '../../support/report.ts';
 import { httpDimensions } from './bulkhead-http.ts';
-import { gateTable, overviewTable, sizeTable } from './comparison-report.ts';
+import { gateTable, latencyTable, overviewTable, sizeTable } from './comparison-report.ts';
 import { installLance } from './lancedb.ts';
 import { type SystemName, type SystemOptions, type SystemResult, systemNames } from './system.ts';
 
@@ -110,7 +110,10 @@ function publish(results: readonly SystemResult[]): void {
   const facts = machineFacts({ ...choosePinning(), text: 'nothing pinned; the servers run without fsync' });
   const { tenants, vectors, seed, wordsPerChunk } = options.shape;
   const about = `${vectors.toLocaleString('en-US')} vectors of ${tenants.toLocaleString('en-US')} tenants (Zipf), ${wordsPerChunk} words a chunk, seed ${seed}, k = 10.`;
-  const sections = [about, overviewTable(results), sizeTable(results), gateTable(results)].join('\n\n');
+  const upTo10k = 'Tenants up to 10,000 vectors, asked by Zipf’s law, warm, one search at a time:';
+  const bySize = 'The same by size of the tenant, as many questions of each:';
+  const tables = [overviewTable(results), upTo10k, latencyTable(results), bySize, sizeTable(results), gateTable(results)];
+  const sections = [about, ...tables].join('\n\n');
   process.stdout.write(
     `\n${sections}\n\n${machineLine(facts)}\nraw figures: ${writeResults('comparison', facts, { shape: options.shape, results })}\n`,
   );

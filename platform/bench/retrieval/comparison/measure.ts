@@ -1,12 +1,13 @@
 /** One system, measured: recall against brute force, latency by tenant size, searches a second, memory. */
 import { residentMiB } from '../../support/machine.ts';
-import type { ClassResult, SearchSystem, SystemOptions, SystemResult } from './system.ts';
+import type { ClassResult, Latency, SearchSystem, SystemOptions, SystemResult } from './system.ts';
 import { trueNearest } from './true-nearest.ts';
 import { type Question, sizeClasses, Workload } from './workload.ts';
 
 const limit = 10;
 const coldTenants = 5;
-const coldSizeMax = 10_000;
+/** What the demands on latency and on the first search are about. */
+const sizeMax = 10_000;
 
 export async function measureSystem(system: SearchSystem, options: SystemOptions): Promise<SystemResult> {
   const workload = new Workload(options);
@@ -20,6 +21,7 @@ export async function measureSystem(system: SearchSystem, options: SystemOptions
     const questions = workload.questionsOf(sizeClass, options.questionsPerClass);
     if (questions.length > 0) classes.push(await measureClass(system, workload, questions));
   }
+  const upTo10k = await measureUpTo10k(system, workload.questionsUpTo(sizeMax, options.questionsPerClass * sizeClasses.length));
   const mixed = workload.questions(options.questionsPerClass * sizeClasses.length);
   await askOnce(system, mixed);
   const perSecondAlone = await searchesPerSecond(system, mixed, { clients: 1, seconds: options.secondsPerRound });
@@ -33,7 +35,7 @@ export async function measureSystem(system: SearchSystem, options: SystemOptions
     rawMiB: rawMiB(workload, mixed, options.questionsPerClass),
   };
   const { system: name, dimensions } = options;
-  return { system: name, dimensions, loadSeconds, classes, coldMs, perSecondAlone, perSecondTogether, memory };
+  return { system: name, dimensions, loadSeconds, classes, upTo10k, coldMs, perSecondAlone, perSecondTogether, memory };
 }
 
 async function measureClass(system: SearchSystem, workload: Workload, questions: readonly Question[]): Promise<ClassResult> {
@@ -62,6 +64,13 @@ async function measureClass(system: SearchSystem, workload: Workload, questions:
   };
 }
 
+async function measureUpTo10k(system: SearchSystem, questions: readonly Question[]): Promise<SystemResult['upTo10k']> {
+  await askOnce(system, questions);
+  const vector = await latencies(questions, (question) => system.search(question, limit));
+  const { hybrid } = system;
+  return { vector, hybrid: hybrid && (await latencies(questions, (question) => hybrid(question, limit))) };
+}
+
 /** So that what is measured next is warm. */
 async function askOnce(system: SearchSystem, questions: readonly Question[]): Promise<void> {
   for (const question of questions) await system.search(question, limit);
@@ -69,7 +78,7 @@ async function askOnce(system: SearchSystem, questions: readonly Question[]): Pr
 }
 
 async function firstSearches(system: SearchSystem, workload: Workload): Promise<number | undefined> {
-  const tenants = workload.tenants.filter(({ size }) => size <= coldSizeMax).slice(0, coldTenants);
+  const tenants = workload.tenants.filter(({ size }) => size <= sizeMax).slice(0, coldTenants);
   const questions = workload.questionsOf(tenants[0]?.sizeClass ?? 'to 100', 1);
   let slowest: number | undefined;
   for (const tenant of tenants) {
@@ -83,7 +92,7 @@ async function firstSearches(system: SearchSystem, workload: Workload): Promise<
   return slowest;
 }
 
-async function latencies(questions: readonly Question[], search: (question: Question) => Promise<unknown>) {
+async function latencies(questions: readonly Question[], search: (question: Question) => Promise<unknown>): Promise<Latency> {
   const times: number[] = [];
   for (const question of questions) {
     const from = performance.now();

@@ -46,6 +46,11 @@ export const systemNames = [
 ] as const;
 export type SystemName = (typeof systemNames)[number];
 
+export interface Latency {
+  readonly p50: number;
+  readonly p99: number;
+}
+
 export interface ClassResult {
   readonly sizeClass: string;
   readonly tenants: number;
@@ -55,7 +60,7 @@ export interface ClassResult {
   readonly short: number;
   readonly p50: number;
   readonly p99: number;
-  readonly hybrid?: { readonly p50: number; readonly p99: number } | undefined;
+  readonly hybrid?: Latency | undefined;
 }
 
 export interface SystemResult {
@@ -63,6 +68,8 @@ export interface SystemResult {
   readonly dimensions: number;
   readonly loadSeconds: number;
   readonly classes: readonly ClassResult[];
+  /** Of the tenants up to 10,000 vectors, asked by Zipf's law, warm. */
+  readonly upTo10k: { readonly vector: Latency; readonly hybrid: Latency | undefined };
   /** First searches after loading, of the largest tenants up to 10,000 vectors: the slowest. */
   readonly coldMs: number | undefined;
   readonly perSecondAlone: number;

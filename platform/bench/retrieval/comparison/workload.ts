@@ -87,6 +87,14 @@ export class Workload {
     return tenants.length === 0 ? [] : this.#questions(tenants, count);
   }
 
+  /** Questions of tenants up to a size, by Zipf's law as of all. */
+  questionsUpTo(sizeMax: number, count: number): readonly Question[] {
+    return this.#questions(
+      this.tenants.filter(({ size }) => size <= sizeMax),
+      count,
+    );
+  }
+
   /** Questions of all tenants, by Zipf's law too. */
   questions(count: number): readonly Question[] {
     return this.#questions(this.tenants, count);
