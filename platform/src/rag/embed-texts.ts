@@ -14,17 +14,26 @@ export async function embedTexts(
   { dimensions, signal }: { readonly dimensions: number; readonly signal: AbortSignal },
 ): Promise<readonly Float32Array[]> {
   const embeddings = await embedder.embed(texts, signal);
-  if (embeddings.length !== texts.length) {
-    throw new BulkheadError('embedding_failed', `the embedding model answered ${embeddings.length} vectors for ${texts.length} texts`);
-  }
-  for (const embedding of embeddings) assertUsable(embedding, dimensions);
+  assertEmbedded(embeddings, texts.length);
+  for (const embedding of embeddings) assertDimensions(embedding, dimensions);
   return embeddings;
 }
 
-function assertUsable(embedding: Float32Array, dimensions: number): void {
-  if (embedding.length !== dimensions) {
-    throw new BulkheadError('embedding_failed', `the embedding model answered ${embedding.length} dimensions instead of ${dimensions}`);
+/** Throws `embedding_failed` unless there is one finite, non-zero vector for each text. */
+export function assertEmbedded(embeddings: readonly Float32Array[], texts: number): void {
+  if (embeddings.length !== texts) {
+    throw new BulkheadError('embedding_failed', `the embedding model answered ${embeddings.length} vectors for ${texts} texts`);
   }
+  for (const embedding of embeddings) assertUsable(embedding);
+}
+
+/** Throws `embedding_failed`: the model is not what it is configured as. */
+export function assertDimensions(embedding: Float32Array, dimensions: number): void {
+  if (embedding.length === dimensions) return;
+  throw new BulkheadError('embedding_failed', `the embedding model answered ${embedding.length} dimensions instead of ${dimensions}`);
+}
+
+function assertUsable(embedding: Float32Array): void {
   if (!embedding.every(Number.isFinite))
     throw new BulkheadError('embedding_failed', 'the embedding model answered a vector that is not finite');
   if (!embedding.some((value) => value !== 0)) throw new BulkheadError('embedding_failed', 'the embedding model answered a zero vector');

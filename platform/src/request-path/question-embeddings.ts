@@ -1,3 +1,4 @@
+import { assertEmbedded } from '../rag/embed-texts.ts';
 import type { InferenceCall } from './inference-call.ts';
 import { type InferenceParts, serveEmbedding } from './serve-inference.ts';
 
@@ -16,7 +17,7 @@ export class QuestionEmbeddings {
     this.#asked = asked;
   }
 
-  /** In the order of the questions. */
+  /** In the order of the questions. Throws `embedding_failed` and what the provider throws. */
   by(model: string): Promise<readonly Float32Array[]> {
     const known = this.#byModel.get(model);
     if (known !== undefined) return known;
@@ -30,6 +31,8 @@ export class QuestionEmbeddings {
     const body = { model, input: queries, encoding_format: 'float' };
     const served = await serveEmbedding(this.#parts, { scope, requestId, signal, endpoint, body });
     const items = served.parsed['data'] as readonly { readonly embedding: readonly number[] }[];
-    return items.map((item) => Float32Array.from(item.embedding));
+    const embeddings = items.map((item) => Float32Array.from(item.embedding));
+    assertEmbedded(embeddings, queries.length);
+    return embeddings;
   }
 }

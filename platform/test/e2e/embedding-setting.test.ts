@@ -103,6 +103,16 @@ it('a store follows the configured model, is searched all the while, and names t
         return stores?.fault === 'embedding_failed';
       });
       expect(await new Tenant(bulkhead, key).search(storeId, 'roof')).toHaveLength(2);
+      // A new store is to be embedded by that model: what its question was embedded to does not fit, which is the model's fault and not a bug's.
+      const empty = await new Tenant(bulkhead, key).makeStore([]);
+      const refused = await fetch(`${bulkhead.baseUrl}/v1/vector_stores/${empty}/search`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+        body: JSON.stringify({ query: 'roof' }),
+      });
+      expect(refused.status).toBe(502);
+      expect(await refused.json()).toMatchObject({ error: { code: 'embedding_failed' } });
+      await fetch(`${bulkhead.baseUrl}/v1/vector_stores/${empty}`, { method: 'DELETE', headers: { authorization: `Bearer ${key}` } });
       expect(bulkhead.log()).toContain('a vector store could not be embedded anew and serves as it is');
     });
     await started(withModel(384), async (bulkhead) => {

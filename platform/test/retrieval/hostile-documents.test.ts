@@ -239,7 +239,7 @@ describe('PDFs built to harm are refused', () => {
   test('a page tree that contains itself, a million objects, no cross-reference', async () => {
     const recursive = buildPdfOf(['<< /Type /Catalog /Pages 2 0 R >>', '<< /Type /Pages /Kids [2 0 R] /Count 5 >>']);
     expect(await refusal('a.pdf', recursive)).toMatch(/parse_failed|document_limit|empty_file/);
-    const flood = Buffer.from(`%PDF-1.4\n${'1 0 obj\nnull\nendobj\n'.repeat(200_000)}`);
+    const flood = Buffer.from(`%PDF-1.4\n${'1 0 obj\nnull\nendobj\n'.repeat(1_000_000)}`);
     expect(await refusal('a.pdf', flood)).toMatch(/parse_failed|document_limit/);
   });
 });
@@ -253,7 +253,7 @@ describe('tables, trees and lines without end stay within bounds', () => {
     ['JSON nested 100,000 deep', 'a.json', `${'[{"a":'.repeat(50_000)}null${'}]'.repeat(50_000)}`],
     ['1,001 CSV columns', 'a.csv', `${'a,'.repeat(1_000)}a\n`],
     ['a CSV cell of 64 KB and one', 'a.csv', `a,b\n${'x'.repeat(65_537)},1\n`],
-    ['a CSV record without end', 'a.csv', `a\n"${'x'.repeat(30_000_000)}`],
+    ['a CSV record of 100 MiB without end', 'a.csv', `a\n"${'x'.repeat(104_857_600)}`],
   ])('%s', async (_, filename, content) => {
     expect(await refusal(filename, content)).toMatch(/document_limit|parse_failed/);
   });

@@ -1,5 +1,6 @@
 /** Searches from memory: the same answers as through SQL, to the last bit, whatever is written meanwhile and by whom. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Worker } from 'node:worker_threads';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { type ResidentBounds, ResidentPartitions } from '../../src/adapters/postgres/resident-partitions.ts';
 import { systemClock } from '../../src/primitives/clock.ts';
 import { seededRandom } from '../../src/primitives/random.ts';
@@ -67,6 +68,13 @@ afterAll(() => library[Symbol.asyncDispose]());
 function texts(count: number): string[] {
   const fresh = Array.from({ length: count }, (_, index) => `${sentence(3 + (index % 30))}${index % 8 === 0 ? ` unique${index}` : ''}`);
   return fresh.map((text, index) => (index % 3 === 0 ? (fresh[Math.floor(index / 7)] as string) : text));
+}
+
+async function addTo(tenant: string, storeId: string, text: string): Promise<void> {
+  const { files, vectorStores } = library.shelves(tenant);
+  const { id: fileId } = await files.create({ filename: 'added.txt', purpose: 'assistants', body: Buffer.from(text) });
+  await vectorStores.attachFile(storeId, { fileId, attributes: {}, chunking });
+  await library.worker.drain();
 }
 
 const throughSql = (tenant: string, storeId: string, query: HybridQuery) => library.shelves(tenant).vectorStores.search(storeId, query);
@@ -268,6 +276,26 @@ describe('the thread', () => {
     for (const found of await Promise.all(running)) expect(fingerprint(found)).toBe(expected);
     await replica.warm('acme', storeId);
     expect(fingerprint(await replica.stores('acme').search(storeId, query))).toBe(expected);
+  });
+
+  test('that ends while a store is caught up with leaves the search to SQL', async () => {
+    await using replica = new Replica(library);
+    const storeId = await library.storeOf('acme', texts(20));
+    const query = question('rent roof');
+    await replica.warm('acme', storeId);
+    await addTo('acme', storeId, 'the rent of another month');
+    const postMessage = Worker.prototype.postMessage;
+    const posting = vi.spyOn(Worker.prototype, 'postMessage').mockImplementation(function (this: Worker, request: unknown) {
+      postMessage.call(this, request);
+      const { command } = request as { readonly command?: { readonly kind: string } };
+      if (command?.kind === 'append') void replica.residents.clear();
+    });
+    try {
+      expect(fingerprint(await replica.stores('acme').search(storeId, query))).toBe(fingerprint(await throughSql('acme', storeId, query)));
+      expect(posting.mock.calls.some(([request]) => (request as { command?: { kind: string } }).command?.kind === 'append')).toBe(true);
+    } finally {
+      posting.mockRestore();
+    }
   });
 
   test('that is too busy leaves searches to SQL', async () => {

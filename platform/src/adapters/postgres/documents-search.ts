@@ -5,7 +5,7 @@
  */
 import { sql } from 'kysely';
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
-import { assert } from '../../primitives/assert.ts';
+import { assertDimensions } from '../../rag/embed-texts.ts';
 import { fuse } from '../../rag/hybrid-ranking.ts';
 import type { HybridQuery } from '../../tenancy/capabilities.ts';
 import type { Sql, TenantDatabase } from './database.ts';
@@ -30,7 +30,7 @@ export interface SearchPaths {
   readonly approximate?: ApproximateSearch | undefined;
 }
 
-/** From memory when the store is there, else through SQL. Undefined: no such store. Asserts that the question was embedded for this store's model. */
+/** From memory when the store is there, else through SQL. Undefined: no such store. Throws as `assertComparable`. */
 export async function searchStore(
   { database, residents, approximate }: SearchPaths,
   storeId: string,
@@ -65,13 +65,13 @@ async function searchThroughSql(
   };
 }
 
-/** Vectors of two models say nothing about each other, even when they are equally long. Throws `embedding_model_changed`. */
+/** Vectors of two models say nothing about each other, even when they are equally long. Throws `embedding_model_changed`; `embedding_failed` when a model does not answer what it is configured to. */
 export function assertComparable(store: StorePlace, { embedding, embeddingModel }: HybridQuery): void {
   if (store.embedding_model !== embeddingModel) {
     const details = { embedding_model: store.embedding_model };
     throw new BulkheadError('embedding_model_changed', 'The vector store has just been embedded by another model; try again.', { details });
   }
-  assert(embedding.length === store.embedding_dimensions, "the question has the dimension of the store's embeddings");
+  assertDimensions(embedding, store.embedding_dimensions);
 }
 
 interface OpenedStore extends IndexedStore {

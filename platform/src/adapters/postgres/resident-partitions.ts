@@ -10,7 +10,7 @@ import type { Clock } from '../../primitives/clock.ts';
 import type { TenantId } from '../../primitives/ids.ts';
 import type { ChunkPlace } from '../../rag/hybrid-ranking.ts';
 import type { PartitionAnswer, PartitionCommand } from '../../rag/resident/partition-commands.ts';
-import { PartitionThread } from '../../rag/resident/partition-thread.ts';
+import { PartitionThread, ThreadUnavailable } from '../../rag/resident/partition-thread.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 import type { ResidentFigures } from '../../telemetry/metrics.ts';
 import type { AttributeFilter } from '../../tenancy/attributes.ts';
@@ -144,9 +144,15 @@ export class ResidentPartitions implements AsyncDisposable {
   async refresh(tenant: TenantResidents, storeId: string): Promise<boolean> {
     const entry = this.#entries.get(keyOf(tenant.tenantId, storeId));
     if (entry?.mode !== 'ready') return false;
-    entry.refreshing ??= this.#catchUp(entry, tenant.database).finally(() => {
-      entry.refreshing = undefined;
-    });
+    entry.refreshing ??= this.#catchUp(entry, tenant.database)
+      .catch((error: unknown) => {
+        // The thread is gone, and with it the partition: SQL answers.
+        if (error instanceof ThreadUnavailable) return false;
+        throw error;
+      })
+      .finally(() => {
+        entry.refreshing = undefined;
+      });
     return entry.refreshing;
   }
 
