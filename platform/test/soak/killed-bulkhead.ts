@@ -14,8 +14,8 @@ export interface Answer {
 export type Send = (method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown) => Promise<Answer>;
 
 const adminToken = 'an-admin-token-for-kills';
-/** Two embedding models of different dimensions, so that stores can be embedded anew. */
-const models = { first: { model: 'local-hash-384', dimensions: 384 }, second: { model: 'other', dimensions: 768 } } as const;
+/** Two embedding models, so that stores can be embedded anew. The simulated one answers 384 numbers, whatever it is asked. */
+const models = { first: 'local-hash-384', second: 'other' } as const;
 export type EmbeddingChoice = keyof typeof models;
 
 const configOf = (embedding: EmbeddingChoice) =>
@@ -25,9 +25,9 @@ const configOf = (embedding: EmbeddingChoice) =>
     providers: [{ id: 'sim', kind: 'simulated', timeToFirstTokenMs: 1, tokensPerSecond: 10_000 }],
     models: [
       { id: 'sim-fast', deployments: [{ provider: 'sim', model: 'sim-fast' }] },
-      { id: 'other', kind: 'embedding', dimensions: models.second.dimensions, deployments: [{ provider: 'sim', model: 'other' }] },
+      { id: 'other', kind: 'embedding', dimensions: 384, deployments: [{ provider: 'sim', model: 'other' }] },
     ],
-    embedding: { model: models[embedding].model },
+    embedding: { model: models[embedding] },
     logging: { level: 'warn' },
   });
 
@@ -58,7 +58,7 @@ export class KilledBulkhead implements AsyncDisposable {
   async isEmbedded(tenant: string): Promise<boolean> {
     const { body } = await this.operator('GET', `/tenants/${tenant}/embedding`);
     const stores = (body['data'] ?? []) as readonly { readonly model: string; readonly building: unknown }[];
-    return stores.length > 0 && stores.every(({ model, building }) => model === models[this.embedding].model && building === null);
+    return stores.length > 0 && stores.every(({ model, building }) => model === models[this.embedding] && building === null);
   }
 
   /** A new tenant with a key. */
