@@ -4,21 +4,16 @@
  *   [--words=32] [--seconds=10] [--concurrency=8] [--write-docs]`
  */
 import { parseArgs } from 'node:util';
-import { startPostgres } from '../../../../scripts/services.mjs';
-import { Database } from '../../../src/adapters/postgres/database.ts';
-import { migrate } from '../../../src/adapters/postgres/migrations.ts';
-import { onServer, testTemplate, urlAt } from '../../../test/support/server-database.ts';
 import { choosePinning, machineFacts } from '../../support/machine.ts';
 import { runPart } from '../../support/part.ts';
 import { machineLine, writeDocsSection, writeResults } from '../../support/report.ts';
 import { httpDimensions } from './bulkhead-http.ts';
 import { gateTable, latencyTable, overviewTable, sizeTable } from './comparison-report.ts';
 import { installLance } from './lancedb.ts';
+import { Servers } from './servers.ts';
 import { type SystemName, type SystemOptions, type SystemResult, systemNames } from './system.ts';
 
 const partWithinMs = 3 * 3_600_000;
-/** The tests' defaults are too small for an index over everybody. */
-const serverSettings = { shared_buffers: '1GB', max_parallel_maintenance_workers: '1' };
 
 const options = readOptions();
 const interrupt = new AbortController();
@@ -53,21 +48,21 @@ function readOptions() {
 async function main(): Promise<void> {
   const results: SystemResult[] = [];
   for (const dimensions of options.dimensions) {
+    await using servers = new Servers();
     for (const system of options.systems) {
       if (system === 'bulkhead-http' && dimensions !== httpDimensions) continue;
-      const measured = await measure({ ...options.shape, system, dimensions }).catch((error: unknown) => leaveOut(system, error));
+      const measured = await measure({ ...options.shape, system, dimensions }, servers).catch((error: unknown) => leaveOut(system, error));
       if (measured !== undefined) results.push(measured);
     }
   }
   publish(results);
 }
 
-/** Each system has a process, and where it needs one a server, of its own. */
-async function measure(chosen: Omit<SystemOptions, 'serverUrl'>): Promise<SystemResult> {
+/** Each system has a process of its own. */
+async function measure(chosen: Omit<SystemOptions, 'serverUrl'>, servers: Servers): Promise<SystemResult> {
   const { system, dimensions } = chosen;
   process.stderr.write(`  ${system}, ${dimensions} dimensions ...\n`);
-  await using stack = new AsyncDisposableStack();
-  const serverUrl = needsServer(system) ? await startServer(stack, system) : undefined;
+  const serverUrl = await servers.urlFor(system);
   if (system === 'lancedb') await installLance(interrupt.signal);
   const engine = system === 'bulkhead-server' ? { BULKHEAD_TEST_ENGINE: 'server', TEST_SERVER_URL: serverUrl } : {};
   return await runPart<SystemResult>({
@@ -79,24 +74,6 @@ async function measure(chosen: Omit<SystemOptions, 'serverUrl'>): Promise<System
     withinMs: partWithinMs,
     signal: interrupt.signal,
   });
-}
-
-function needsServer(system: SystemName): boolean {
-  return system === 'bulkhead-server' || system.startsWith('pgvector');
-}
-
-async function startServer(stack: AsyncDisposableStack, system: SystemName): Promise<string> {
-  const server = await startPostgres({ isFresh: true, settings: serverSettings });
-  stack.defer(() => server.stop());
-  if (system !== 'bulkhead-server') return server.url;
-  await onServer([`CREATE DATABASE ${testTemplate}`], server.url);
-  const template = new Database({ connection: { url: urlAt(server.url, testTemplate) }, poolSize: 1, queryTimeoutMs: 60_000 });
-  try {
-    await migrate(template);
-  } finally {
-    await template.close();
-  }
-  return server.url;
 }
 
 /** A system that cannot be had here is left out; one of ours that fails is a failure. */
