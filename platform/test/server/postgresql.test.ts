@@ -94,6 +94,11 @@ async function fillAndAsk(client: OpenAI, secret: string) {
   return { storeId: store.id, responseId: response.id, files: found.data.map((hit) => hit.filename) };
 }
 
+async function residentHits(bulkhead: RunningBulkhead): Promise<number> {
+  const answer = await fetch(`${bulkhead.baseUrl}/metrics`, { headers: { authorization: `Bearer ${adminToken}` } });
+  return Number(/^bulkhead_resident_hits (\d+)/m.exec(await answer.text())?.[1]);
+}
+
 beforeAll(async () => {
   server = await startPostgres({ isFresh: true });
   await onServer(guideStatements(0));
@@ -238,6 +243,20 @@ describe('a whole Bulkhead on the server', () => {
       const clients = await Promise.all(Array.from({ length: 4 }, (_, index) => clientOf(bulkhead, `bounced-${index}`, 'pooled')));
       const answers = await Promise.all(clients.map((each, index) => fillAndAsk(each, `secret-${index}`)));
       expect(answers.map(({ files }) => files)).toEqual(clients.map((_, index) => [`secret-${index}.txt`]));
+      const ask = (index: number) =>
+        clients[index]?.vectorStores.search(answers[index]?.storeId ?? '', { query: 'password of the archive' });
+      for (const index of clients.keys()) {
+        const before = await residentHits(bulkhead);
+        await expect.poll(async () => ask(index)?.then(() => residentHits(bulkhead)), { timeout: 20_000 }).toBeGreaterThan(before);
+      }
+      // From memory now, with the read of one statement: side by side on the pooler's connections, each finds its own.
+      const searches = Array.from({ length: 40 }, async (_, turn) => {
+        const index = turn % clients.length;
+        const found = await ask(index);
+        return [index, ...(found?.data ?? []).map((hit) => hit.filename)];
+      });
+      for (const [index, ...files] of await Promise.all(searches)) expect(files).toEqual([`secret-${index}.txt`]);
+      expect(await residentHits(bulkhead)).toBeGreaterThanOrEqual(40);
       await bouncer.stop();
       await expect(client.vectorStores.list()).rejects.toMatchObject({ status: 503 });
       bouncer = await startPgBouncer(urlOf(name, `${name}_login`), { users, port: Number(new URL(bouncer.url).port) });
