@@ -3,6 +3,7 @@
  * doubled, no search sees a hole, and neighbours notice nothing.
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { PostgresIngestionShelf } from '../../../src/adapters/postgres/documents-ingestion.ts';
 import type { PlacementStep } from '../../../src/adapters/postgres/placement-keeper.ts';
 import { describeFindings, lintCatalogue } from '../../../src/audit/catalogue-lint.ts';
 import { fingerprint, Library, sql } from '../../retrieval/library.ts';
@@ -11,6 +12,7 @@ import {
   addTenant,
   clusteredEmbedder,
   clusteredQuestion,
+  clusteredVector,
   keeperOf,
   longStore,
   longText,
@@ -182,6 +184,26 @@ describe('a store that became large', () => {
     expect(await library.truth(`SELECT FROM control.shard WHERE tenant_id = 'whale'`)).toEqual([]);
     expect(await library.truth(`SELECT relname FROM pg_class WHERE relname ~ '_s1[0-9]{3}'`)).toEqual([]);
     await expectOnePlace('whale');
+  });
+
+  it('takes a file that was begun before it moved where it is by then', async () => {
+    const storeId = await longStore(library, 'begun', { files: 30, chunksEach: 5 });
+    const { files, vectorStores } = library.shelves('begun');
+    const { id: fileId } = await files.create({ filename: 'late.txt', purpose: 'assistants', body: Buffer.from('late') });
+    await vectorStores.attachFile(storeId, { fileId, attributes: {}, chunking: shortChunks });
+    const draft = await new PostgresIngestionShelf(library.db.database.forTenant(principalOf('begun'))).begin({ storeId, fileId });
+    const keeper = keeperOf(library);
+    await sweep(keeper);
+    expect((await keeper.find(operator, tenantId('begun'))).stores).toMatchObject([{ placement: 'dedicated', isMoving: false }]);
+    const text = 'a wombat that came late';
+    expect(await draft?.append([{ ordinal: 0, text, embedding: clusteredVector(text) }])).toBe(true);
+    expect(await draft?.publish()).toBe(true);
+    const found = await vectorStores.search(storeId, clusteredQuestion(text));
+    expect(found?.map((chunk) => chunk.text)).toContain(text);
+    await expectOnePlace('begun');
+    await library.truth(`DELETE FROM app.vector_store WHERE tenant_id = 'begun'`);
+    await library.truth(`DELETE FROM control.shard WHERE tenant_id = 'begun'`);
+    await sweep(keeper);
   });
 
   it('leaves nothing when it is erased, entry and all', async () => {
