@@ -1,10 +1,13 @@
-/** Seals content anew in the data directory of its first argument until it is killed or has nothing to do. Says when it begins. */
+/** Seals content anew in the data directory of its first argument until it has nothing to do, or kills itself at the n-th time of a step. */
+import type { ResealStep } from '../../src/adapters/postgres/resealer.ts';
 import { Library } from '../retrieval/library.ts';
 
-const [dataDir = ''] = process.argv.slice(2);
-const library = await Library.open({ dataDir, resealing: { writersMs: 0, readersMs: 0, stepMs: 1, pauseMs: 0 } });
+const [dataDir = '', deadly = '', times = '1'] = process.argv.slice(2);
+let left = Number(times);
+const onReseal = (step: ResealStep) => {
+  if (step === deadly && --left === 0) process.kill(process.pid, 'SIGKILL');
+};
+const library = await Library.open({ dataDir, resealing: { writersMs: 0, readersMs: 0, stepMs: 1, pauseMs: 0 }, onReseal });
 await library.queue.releaseAll();
-process.stdout.write('begun\n');
 await library.worker.drain();
 await library[Symbol.asyncDispose]();
-process.stdout.write('ended\n');

@@ -9,7 +9,7 @@ import type { DocumentQuota } from '../../src/adapters/postgres/documents-quota.
 import { PostgresReembeddingShelf } from '../../src/adapters/postgres/documents-reembedding.ts';
 import type { ApproximateSearch } from '../../src/adapters/postgres/documents-search-approximate.ts';
 import { PostgresVectorStoreCabinet } from '../../src/adapters/postgres/documents-stores.ts';
-import { PostgresResealer, type ResealerBounds } from '../../src/adapters/postgres/resealer.ts';
+import { PostgresResealer, type ResealerBounds, type ResealStep } from '../../src/adapters/postgres/resealer.ts';
 import { type ResidentBounds, ResidentPartitions } from '../../src/adapters/postgres/resident-partitions.ts';
 import type { KeyRingParts } from '../../src/encryption/key-ring.ts';
 import { type IngestionBounds, IngestionWorker } from '../../src/jobs/ingestion-worker.ts';
@@ -53,6 +53,7 @@ export interface LibraryOptions {
   readonly chunksPerFileMax?: number;
   readonly keyRing?: Partial<KeyRingParts>;
   readonly resealing?: Partial<ResealerBounds>;
+  readonly onReseal?: (step: ResealStep) => void;
   readonly jobsPerTenantMax?: number;
   /** Absent: nothing is kept in memory. */
   readonly residents?: Partial<ResidentBounds>;
@@ -116,6 +117,7 @@ export class Library implements AsyncDisposable {
           principal,
           logger: silentLogger,
           ...(options.resealing && { bounds: options.resealing }),
+          ...(options.onReseal && { onStep: options.onReseal }),
         }),
       ownsQueue: true,
       chunksPerFileMax: options.chunksPerFileMax ?? 20_000,

@@ -19,6 +19,18 @@ import type { Principal } from '../../tenancy/principal.ts';
 import type { Sql, TenantDatabase } from './database.ts';
 import { sealedColumns } from './sealed-columns.ts';
 
+/** Where a process may die: `sealing` and `destroying` are inside their transactions. */
+export const resealSteps = ['opened', 'sealing', 'sealed', 'unused', 'destroying', 'destroyed'] as const;
+export type ResealStep = (typeof resealSteps)[number];
+
+export interface ResealerParts {
+  readonly principal: Principal;
+  readonly logger: Logger;
+  readonly bounds?: Partial<ResealerBounds>;
+  /** Told after each step. */
+  readonly onStep?: (step: ResealStep) => void;
+}
+
 export interface ResealerBounds {
   /** How long after a version was made somebody may still seal under the one before. */
   readonly writersMs: number;
@@ -60,15 +72,14 @@ export class PostgresResealer {
   readonly #principal: Principal;
   readonly #logger: Logger;
   readonly #bounds: ResealerBounds;
+  readonly #onStep: (step: ResealStep) => void;
 
-  constructor(
-    database: TenantDatabase,
-    parts: { readonly principal: Principal; readonly logger: Logger; readonly bounds?: Partial<ResealerBounds> },
-  ) {
+  constructor(database: TenantDatabase, parts: ResealerParts) {
     this.#database = database;
     this.#principal = parts.principal;
     this.#logger = parts.logger;
     this.#bounds = { ...boundsDefault, ...parts.bounds };
+    this.#onStep = parts.onStep ?? (() => {});
   }
 
   /** Milliseconds until the next step; undefined when there is nothing more to do. */
@@ -117,6 +128,7 @@ export class PostgresResealer {
       after: last === undefined ? null : last.row,
       unreadable: cursor.unreadable + (opened.length - readable.length),
     };
+    this.#onStep('opened');
     await this.#database.write(async (db) => {
       for (const { row, value, plaintext } of readable) {
         if (plaintext === undefined) continue;
@@ -126,8 +138,10 @@ export class PostgresResealer {
           db,
         );
       }
+      this.#onStep('sealing');
       await moveCursor(db, version, next);
     });
+    this.#onStep('sealed');
   }
 
   /** This process may not have seen the newest version yet. */
@@ -170,12 +184,16 @@ export class PostgresResealer {
         await moveCursor(db, version, start);
         return true;
       }
-      if (unusedMs === undefined)
+      if (unusedMs === undefined) {
         await sql`UPDATE app.data_key SET unused_since = clock_timestamp() WHERE version = ${version}`.execute(db);
-      else await destroyOlder(db, version);
+        return false;
+      }
+      await destroyOlder(db, version);
+      this.#onStep('destroying');
       return false;
     });
     if (isLeft) return this.#bounds.pauseMs;
+    this.#onStep(unusedMs === undefined ? 'unused' : 'destroyed');
     if (unusedMs === undefined) return readersMs;
     await this.#database.cipher.renew();
     this.#logger.info({ component: 'at-rest', tenantId, count: version }, 'a tenant has one data key again; the older ones are destroyed');
