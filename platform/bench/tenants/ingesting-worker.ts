@@ -18,11 +18,10 @@ const { documents } = readEvaluationSet('xquad-en');
 const client = clientFor(baseUrl, key);
 const storeId = await storeOf(client, []);
 let isOn = true;
-const completed = new Promise<number>((resolve) => {
-  parentPort?.once('message', async () => {
-    isOn = false;
-    resolve((await countsOf(client, storeId)).completed);
-  });
+const told = new Promise((resolve) => parentPort?.once('message', resolve));
+const completed = told.then(async () => {
+  isOn = false;
+  return (await countsOf(client, storeId)).completed;
 });
 let hasBegun = false;
 for (let uploaded = 0; isOn; ) {

@@ -284,9 +284,9 @@ describe('the thread', () => {
     const query = question('rent roof');
     await replica.warm('acme', storeId);
     await addTo('acme', storeId, 'the rent of another month');
-    const postMessage = Worker.prototype.postMessage;
+    const post: unknown = Reflect.get(Worker.prototype, 'postMessage');
     const posting = vi.spyOn(Worker.prototype, 'postMessage').mockImplementation(function (this: Worker, request: unknown) {
-      postMessage.call(this, request);
+      Reflect.apply(post as (request: unknown) => void, this, [request]);
       const { command } = request as { readonly command?: { readonly kind: string } };
       if (command?.kind === 'append') void replica.residents.clear();
     });

@@ -17,10 +17,10 @@ export class Servers implements AsyncDisposable {
     const family = system === 'bulkhead-server' ? 'bulkhead' : system.startsWith('pgvector') ? 'pgvector' : undefined;
     if (this.#running?.family !== family) await this[Symbol.asyncDispose]();
     if (family === undefined || this.#running !== undefined) return this.#running?.url;
-    const { url, stop } = await startPostgres({ isFresh: true, settings: serverSettings });
-    this.#running = { family, url, stop };
-    if (family === 'bulkhead') await migrateTemplate(url);
-    return url;
+    const server = await startPostgres({ isFresh: true, settings: serverSettings });
+    this.#running = { family, url: server.url, stop: () => server.stop() };
+    if (family === 'bulkhead') await migrateTemplate(server.url);
+    return server.url;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
