@@ -3,8 +3,8 @@
  * would wait for an ingestion's transaction before each; a server runs them side by side, on the same processors and disks. Background transactions
  * therefore come one after the other, wait until no request is about, and never wait for longer than a bound, so that they go on however busy requests are.
  *
- * One search at a time beside a tenant that ingests at full speed, embedded, p50 / p99 in ms: first come first served 34.6 / 82.2, with turns 5.2 / 37
- * (alone 4.7 / 24). docs/operations/benchmarks.md has both engines.
+ * One search at a time beside a tenant that ingests at full speed, embedded, p50 / p99 in ms: first come first served 35 / 82, with turns 5 / 40, alone 4 / 20
+ * (docs/rfd/0016-requests-before-ingestion.md).
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Clock, systemClock } from '../../primitives/clock.ts';
