@@ -8,6 +8,7 @@ import { FileUsageJournal } from './adapters/journal-file/usage-journal.ts';
 import { MemoryLimitStore } from './adapters/memory/limit-store.ts';
 import type { Database } from './adapters/postgres/database.ts';
 import { admitMasterKeys } from './adapters/postgres/master-keys.ts';
+import type { OpenSilos } from './adapters/postgres/open-silos.ts';
 import { PostgresTableUpkeep } from './adapters/postgres/table-upkeep.ts';
 import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts';
 import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
@@ -133,7 +134,17 @@ export async function openApp(options: AppOptions): Promise<App> {
   const gateway = createGateway({ routes, authenticate: edge, spool, bounds: config.bounds, clock, ids, logger, metrics });
   stack.use(gateway);
   const address = await openDoor(stack, gateway, { options, routes, door, audits });
-  startBehind(stack, { config, database, identity, gateway, directory, residents: documents.residents, lifecycle, logger });
+  startBehind(stack, {
+    config,
+    database,
+    identity,
+    gateway,
+    directory,
+    residents: documents.residents,
+    lifecycle,
+    silos: silos.silos,
+    logger,
+  });
 
   const opened = stack.move();
   return {
@@ -231,11 +242,12 @@ interface BehindParts extends CutOffParts {
   readonly config: Config;
   readonly database: Database;
   readonly lifecycle: Lifecycle;
+  readonly silos: OpenSilos;
 }
 
 /** What runs beside the requests. */
 function startBehind(stack: AsyncDisposableStack, parts: BehindParts): void {
-  const { config, database, gateway, lifecycle, logger } = parts;
+  const { config, database, gateway, lifecycle, logger, silos } = parts;
   stack.use(cutOffRefused(parts));
   warmUp(stack);
   lifecycle.erasures.resume(mintOperatorScope('job:erasure'));
@@ -243,7 +255,7 @@ function startBehind(stack: AsyncDisposableStack, parts: BehindParts): void {
   if (config.database.url !== undefined) return;
   const stop = new AbortController();
   const openExchanges = () => gateway.openExchanges();
-  const running = runDatabaseUpkeep({ upkeep: new PostgresTableUpkeep(database), openExchanges, logger }, stop.signal);
+  const running = runDatabaseUpkeep({ upkeep: new PostgresTableUpkeep(database, silos), openExchanges, logger }, stop.signal);
   stack.defer(async () => {
     stop.abort();
     await running;

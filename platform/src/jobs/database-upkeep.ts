@@ -1,5 +1,5 @@
 /**
- * Keeps the embedded database in order: without it dead rows are never removed, tables only grow, and the planner knows nothing of them. One table at a
+ * Keeps the embedded databases in order: without it dead rows are never removed, tables only grow, and the planner knows nothing of them. One table at a
  * time, when nobody has asked for anything for a moment; a table that is worn out is mended even if it is never quiet.
  */
 import { setTimeout as wait } from 'node:timers/promises';
@@ -8,6 +8,8 @@ import type { Logger } from '../telemetry/logger.ts';
 export interface WornTable {
   /** Quoted, with its schema. */
   readonly name: string;
+  /** Of a tenant's own database, where it is. */
+  readonly place?: string;
   readonly deadRows: number;
   readonly changedRows: number;
   readonly bytes: number;

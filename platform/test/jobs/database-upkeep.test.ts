@@ -3,7 +3,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { PostgresTableUpkeep } from '../../src/adapters/postgres/table-upkeep.ts';
 import { type DatabaseUpkeepParts, runDatabaseUpkeep, type WornTable } from '../../src/jobs/database-upkeep.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
-import { type EmbeddedTestDatabase, openEmbeddedTestDatabase } from '../support/embedded-database.ts';
+import { openSiloWorld, operator } from '../silos/silo-world.ts';
+import { type EmbeddedTestDatabase, openEmbeddedTestDatabase, principalOf } from '../support/embedded-database.ts';
 
 let db: EmbeddedTestDatabase;
 const query = (text: string) => db.database.withClient(async (client) => (await client.query(text)).rows as Record<string, string>[]);
@@ -72,4 +73,32 @@ test('a database that is never quiet is mended all the same, later', async () =>
   };
   await upkeepUntil({ upkeep: counted, openExchanges: () => 1 }, () => true);
   expect(looks).toBe(21);
+});
+
+test('a tenant’s own database is vacuumed while it is open, and only then', async () => {
+  await using world = await openSiloWorld();
+  await world.addTenant('acme');
+  const acme = principalOf('acme');
+  await world.mover.move(operator, acme, { destination: 'siloed', signal: new AbortController().signal });
+  const inSilo = async (text: string) => {
+    let rows: readonly Record<string, unknown>[] = [];
+    await world.silos.visit(async (database) => {
+      rows = (await database.withClient((client) => client.query<Record<string, unknown>>(text))).rows;
+    });
+    return rows;
+  };
+  await world.homes.forTenant(acme).read(async () => {});
+  await inSilo(`INSERT INTO app.response (tenant_id, id, created_at_ms, response, input_items)
+    SELECT 'acme', 'r' || g, g, '\\x00'::bytea || convert_to(repeat('word ', 20), 'UTF8'), '\\x00'::bytea FROM generate_series(1, 4000) g`);
+  await inSilo("DELETE FROM app.response WHERE tenant_id = 'acme'");
+  const upkeep = new PostgresTableUpkeep(world.shared, world.silos);
+  const worn = async () => (await upkeep.worn(4_000)).filter(({ name }) => name === 'app.response');
+  await expect.poll(worn, { timeout: 30_000, interval: 300 }).toMatchObject([{ place: expect.stringContaining('acme') }]);
+  for (const table of await worn()) await upkeep.mend(table);
+  await expect.poll(worn, { timeout: 30_000, interval: 300 }).toEqual([]);
+  expect(await inSilo("SELECT 1 FROM pg_stat_user_tables WHERE relname = 'response' AND last_vacuum IS NOT NULL")).toHaveLength(1);
+  const shared = await world.shared.withClient((client) =>
+    client.query("SELECT 1 FROM pg_stat_user_tables WHERE relname = 'response' AND last_vacuum IS NOT NULL"),
+  );
+  expect(shared.rows).toEqual([]);
 });

@@ -82,6 +82,27 @@ describe('open silos', () => {
     expect(silos.size).toBe(0);
   });
 
+  it('can be looked at while they are open, which neither opens one nor keeps one open', async () => {
+    const source = new CountingSource();
+    await using silos = openSilos(source, { idleMs: 60 });
+    const seen: string[] = [];
+    const look = () =>
+      silos.visit(async (database, place) => {
+        expect(await placeOf(database)).toBe(place);
+        seen.push(place);
+      });
+    await look();
+    await Promise.all(['a', 'b'].map((place) => silos.use(place, placeOf)));
+    await look();
+    expect(seen.toSorted()).toEqual(['a', 'b']);
+    while (source.open_ > 0) {
+      await wait(5);
+      await look();
+    }
+    expect(source.opened).toBe(2);
+    await expect(silos.visit(() => Promise.reject(new Error('none is left')))).resolves.toBeUndefined();
+  });
+
   it('are tried again after one could not be opened', async () => {
     const source = new CountingSource();
     source.failures = 1;

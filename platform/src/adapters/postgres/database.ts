@@ -66,10 +66,12 @@ export class Database implements TransactionHost {
   readonly #whenOpen: () => Promise<void>;
   readonly #keyRing: KeyRing | undefined;
   readonly #turns: TransactionTurns;
+  readonly isEmbedded: boolean;
 
   constructor(options: DatabaseOptions) {
     const { connection } = options;
-    this.#turns = new TransactionTurns({ waitMaxMs: 'socketDir' in connection ? embeddedWaitMaxMs : serverWaitMaxMs });
+    this.isEmbedded = 'socketDir' in connection;
+    this.#turns = new TransactionTurns({ waitMaxMs: this.isEmbedded ? embeddedWaitMaxMs : serverWaitMaxMs });
     const target =
       'url' in connection ? { connectionString: connection.url } : { host: connection.socketDir, user: 'postgres', database: 'postgres' };
     this.#pool = new pg.Pool({

@@ -58,6 +58,19 @@ export class OpenSilos implements AsyncDisposable {
     }
   }
 
+  /** Looks at every silo that is open now, one after the other. A look keeps none from closing; one that cannot be opened is left to its users. */
+  async visit(work: (database: Database, place: string) => Promise<void>): Promise<void> {
+    for (const entry of [...this.#entries.values()]) {
+      entry.users++;
+      try {
+        const silo = await entry.opening.catch(() => undefined);
+        if (silo !== undefined) await work(silo.database, entry.place);
+      } finally {
+        entry.users--;
+      }
+    }
+  }
+
   /** Lets nobody in any more, waits for its users and closes it. */
   async retire(place: string): Promise<void> {
     this.#retired.add(place);
