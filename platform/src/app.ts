@@ -8,7 +8,6 @@ import { FileUsageJournal } from './adapters/journal-file/usage-journal.ts';
 import { MemoryLimitStore } from './adapters/memory/limit-store.ts';
 import type { Database } from './adapters/postgres/database.ts';
 import { admitMasterKeys } from './adapters/postgres/master-keys.ts';
-import type { OpenSilos } from './adapters/postgres/open-silos.ts';
 import { PostgresTableUpkeep } from './adapters/postgres/table-upkeep.ts';
 import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts';
 import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
@@ -27,7 +26,7 @@ import { journalSurface, type Lifecycle, openLifecycle } from './app/lifecycle.t
 import { embeddingOf, modelsOf, openPriceBook, openProviders } from './app/models.ts';
 import { openReembedding, openRetrieval } from './app/reembedding.ts';
 import { openSecrets } from './app/secrets.ts';
-import { openSilos, settle } from './app/silos.ts';
+import { openSilos, type Silos, settle } from './app/silos.ts';
 import { surfaces } from './app/surfaces.ts';
 import { createTenants } from './app/tenants.ts';
 import type { LoadedConfig } from './config/load.ts';
@@ -134,17 +133,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   const gateway = createGateway({ routes, authenticate: edge, spool, bounds: config.bounds, clock, ids, logger, metrics });
   stack.use(gateway);
   const address = await openDoor(stack, gateway, { options, routes, door, audits });
-  startBehind(stack, {
-    config,
-    database,
-    identity,
-    gateway,
-    directory,
-    residents: documents.residents,
-    lifecycle,
-    silos: silos.silos,
-    logger,
-  });
+  startBehind(stack, { ...base, database, identity, gateway, residents: documents.residents, lifecycle, silos });
 
   const opened = stack.move();
   return {
@@ -242,7 +231,7 @@ interface BehindParts extends CutOffParts {
   readonly config: Config;
   readonly database: Database;
   readonly lifecycle: Lifecycle;
-  readonly silos: OpenSilos;
+  readonly silos: Silos;
 }
 
 /** What runs beside the requests. */
@@ -255,7 +244,7 @@ function startBehind(stack: AsyncDisposableStack, parts: BehindParts): void {
   if (config.database.url !== undefined) return;
   const stop = new AbortController();
   const openExchanges = () => gateway.openExchanges();
-  const running = runDatabaseUpkeep({ upkeep: new PostgresTableUpkeep(database, silos), openExchanges, logger }, stop.signal);
+  const running = runDatabaseUpkeep({ upkeep: new PostgresTableUpkeep(database, silos.silos), openExchanges, logger }, stop.signal);
   stack.defer(async () => {
     stop.abort();
     await running;

@@ -60,7 +60,7 @@ export class OpenSilos implements AsyncDisposable {
 
   /** Looks at every silo that is open now, one after the other. A look keeps none from closing; one that cannot be opened is left to its users. */
   async visit(work: (database: Database, place: string) => Promise<void>): Promise<void> {
-    for (const entry of [...this.#entries.values()]) {
+    for (const entry of this.#entries.values()) {
       entry.users++;
       try {
         const silo = await entry.opening.catch(() => undefined);
