@@ -79,6 +79,12 @@ async function addTo(tenant: string, storeId: string, text: string): Promise<voi
 
 const throughSql = (tenant: string, storeId: string, query: HybridQuery) => library.shelves(tenant).vectorStores.search(storeId, query);
 
+/** Of a request to the thread of the partitions; none of any other message. */
+function kindsOf(message: unknown): readonly string[] {
+  const { commands = [] } = message as { readonly commands?: readonly { readonly kind: string }[] };
+  return commands.map(({ kind }) => kind);
+}
+
 function randomFilter(): AttributeFilter | undefined {
   switch (Math.floor(random.next() * 5)) {
     case 0:
@@ -287,12 +293,32 @@ describe('the thread', () => {
     const post: unknown = Reflect.get(Worker.prototype, 'postMessage');
     const posting = vi.spyOn(Worker.prototype, 'postMessage').mockImplementation(function (this: Worker, request: unknown) {
       Reflect.apply(post as (request: unknown) => void, this, [request]);
-      const { command } = request as { readonly command?: { readonly kind: string } };
-      if (command?.kind === 'append') void replica.residents.clear();
+      if (kindsOf(request).includes('append')) void replica.residents.clear();
     });
     try {
       expect(fingerprint(await replica.stores('acme').search(storeId, query))).toBe(fingerprint(await throughSql('acme', storeId, query)));
-      expect(posting.mock.calls.some(([request]) => (request as { command?: { kind: string } }).command?.kind === 'append')).toBe(true);
+      expect(posting.mock.calls.some(([request]) => kindsOf(request).includes('append'))).toBe(true);
+    } finally {
+      posting.mockRestore();
+    }
+  });
+
+  test('answers in one pass those who ask the same store at a time, each as if alone', async () => {
+    await using replica = new Replica(library);
+    const storeId = await library.storeOf('acme', texts(120), attributesOf);
+    await replica.warm('acme', storeId);
+    const posting = vi.spyOn(Worker.prototype, 'postMessage');
+    try {
+      for (let round = 0; round < 4; round++) {
+        const asked = Array.from({ length: 12 }, () => ({ ...question(sentence(5)), filter: randomFilter() }));
+        const expected: string[] = [];
+        for (const query of asked) expected.push(fingerprint(await throughSql('acme', storeId, query)));
+        const found = await Promise.all(asked.map((query) => replica.stores('acme').search(storeId, query)));
+        expect(found.map(fingerprint)).toEqual(expected);
+      }
+      const sizes = posting.mock.calls.map(([request]) => kindsOf(request).filter((kind) => kind === 'nearest').length);
+      expect(Math.max(...sizes)).toBeGreaterThan(1);
+      expect(Math.max(...sizes)).toBeLessThanOrEqual(8);
     } finally {
       posting.mockRestore();
     }

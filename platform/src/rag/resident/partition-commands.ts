@@ -8,8 +8,10 @@ export type PartitionCommand =
   | { readonly kind: 'append'; readonly partition: number; readonly batch: ChunkBatch }
   | { readonly kind: 'publish'; readonly partition: number; readonly publication: Publication }
   | { readonly kind: 'release'; readonly partition: number }
-  | (Ranking & { readonly kind: 'nearest'; readonly question: Float32Array })
+  | NearestCommand
   | (Ranking & { readonly kind: 'matching'; readonly words: readonly string[] });
+
+export type NearestCommand = Ranking & { readonly kind: 'nearest'; readonly question: Float32Array };
 
 interface Ranking {
   readonly partition: number;
@@ -32,7 +34,11 @@ export interface PartitionThreadData {
 
 export interface Request {
   readonly id: number;
-  readonly command: PartitionCommand;
+  /** One, or several `nearest` of one partition at one revision, which one pass over its vectors answers. */
+  readonly commands: readonly PartitionCommand[];
 }
 
-export type Reply = { readonly id: number; readonly answer: PartitionAnswer } | { readonly id: number; readonly failure: string };
+/** Answers in the order of the commands. */
+export type Reply =
+  | { readonly id: number; readonly answers: readonly PartitionAnswer[] }
+  | { readonly id: number; readonly failure: string };

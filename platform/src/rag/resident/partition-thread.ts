@@ -26,11 +26,14 @@ interface Waiting {
 
 /** One that works and one that is there when it has done. */
 const sentMax = 2;
+/** Questions of one pass: the first is answered when the last is. */
+const passMax = 8;
 
 export class PartitionThread implements AsyncDisposable {
   readonly #options: PartitionThreadOptions;
   #queue: Waiting[] = [];
-  readonly #sent = new Map<number, Waiting>();
+  /** Of each request to the thread. */
+  readonly #sent = new Map<number, readonly Waiting[]>();
   #worker: Worker | undefined;
   #nextId = 1;
   #isClosed = false;
@@ -67,12 +70,21 @@ export class PartitionThread implements AsyncDisposable {
 
   #pump(): void {
     while (this.#sent.size < sentMax) {
-      const waiting = this.#queue.shift();
-      if (waiting === undefined) return;
+      const pass = this.#takePass();
+      if (pass.length === 0) return;
       const id = this.#nextId++;
-      this.#sent.set(id, waiting);
-      this.#running().postMessage({ id, command: waiting.command } satisfies Request);
+      this.#sent.set(id, pass);
+      this.#running().postMessage({ id, commands: pass.map(({ command }) => command) } satisfies Request);
     }
+  }
+
+  /** The next command, and with a question those that wait to ask the same vectors. */
+  #takePass(): readonly Waiting[] {
+    const first = this.#queue.shift();
+    if (first === undefined) return [];
+    const pass = [first, ...this.#queue.filter(({ command }) => isOfOnePass(first.command, command)).slice(0, passMax - 1)];
+    if (pass.length > 1) this.#queue = this.#queue.filter((waiting) => !pass.includes(waiting));
+    return pass;
   }
 
   #running(): Worker {
@@ -93,12 +105,14 @@ export class PartitionThread implements AsyncDisposable {
   }
 
   #take(reply: Reply): void {
-    const waiting = this.#sent.get(reply.id);
-    if (waiting === undefined) return;
+    const pass = this.#sent.get(reply.id);
+    if (pass === undefined) return;
     this.#sent.delete(reply.id);
-    waiting.signal?.removeEventListener('abort', waiting.onAbort);
-    if ('answer' in reply) waiting.resolve(reply.answer);
-    else waiting.reject(new ThreadUnavailable(`the thread of the resident partitions failed: ${reply.failure}`));
+    for (const [index, { signal, onAbort, resolve, reject }] of pass.entries()) {
+      signal?.removeEventListener('abort', onAbort);
+      if ('answers' in reply) resolve(reply.answers[index] as PartitionAnswer);
+      else reject(new ThreadUnavailable(`the thread of the resident partitions failed: ${reply.failure}`));
+    }
     this.#pump();
   }
 
@@ -110,7 +124,7 @@ export class PartitionThread implements AsyncDisposable {
 
   #lose(): void {
     this.#worker = undefined;
-    const waiting = [...this.#sent.values(), ...this.#queue];
+    const waiting = [...[...this.#sent.values()].flat(), ...this.#queue];
     this.#sent.clear();
     this.#queue = [];
     for (const { reject, signal, onAbort } of waiting) {
@@ -118,4 +132,9 @@ export class PartitionThread implements AsyncDisposable {
       reject(new ThreadUnavailable('the thread of the resident partitions ended'));
     }
   }
+}
+
+function isOfOnePass(first: PartitionCommand, other: PartitionCommand): boolean {
+  if (first.kind !== 'nearest' || other.kind !== 'nearest') return false;
+  return first.partition === other.partition && first.revision === other.revision;
 }

@@ -1,24 +1,32 @@
-/** The thread that holds partitions and scans them, so that no scan holds up a request. One command at a time, in the order they came. */
+/** The thread that holds partitions and scans them, so that no scan holds up a request. One request at a time, in the order they came. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { BlockMemory, BlocksExhausted } from './block-memory.ts';
 import { Partition } from './partition.ts';
-import type { PartitionAnswer, PartitionCommand, PartitionThreadData, Reply, Request } from './partition-commands.ts';
+import type { NearestCommand, PartitionAnswer, PartitionCommand, PartitionThreadData, Reply, Request } from './partition-commands.ts';
 
 const port = parentPort;
 if (port === null) throw new Error('partition-worker.ts runs as a worker thread');
 const memory = new BlockMemory((workerData as PartitionThreadData).bytesMax);
 const partitions = new Map<number, Partition>();
 
-port.on('message', ({ id, command }: Request) => port.postMessage(reply(id, command)));
+port.on('message', (request: Request) => port.postMessage(reply(request)));
 
-function reply(id: number, command: PartitionCommand): Reply {
+function reply({ id, commands }: Request): Reply {
   try {
-    return { id, answer: answer(command) };
+    return { id, answers: commands.length > 1 ? together(commands as readonly NearestCommand[]) : commands.map(answer) };
   } catch (error) {
-    release(command.partition);
-    if (error instanceof BlocksExhausted) return { id, answer: { kind: 'full' } };
+    for (const { partition } of commands) release(partition);
+    if (error instanceof BlocksExhausted) return { id, answers: commands.map(() => ({ kind: 'full' })) };
     return { id, failure: error instanceof Error ? error.message : 'unknown' };
   }
+}
+
+/** Of one partition at one revision. */
+function together(commands: readonly NearestCommand[]): readonly PartitionAnswer[] {
+  const [first] = commands;
+  const partition = first && partitions.get(first.partition);
+  if (partition === undefined || partition.revision !== first?.revision) return commands.map(() => ({ kind: 'stale' }));
+  return partition.nearestOf(commands).map((places) => ({ kind: 'places', places }));
 }
 
 function answer(command: PartitionCommand): PartitionAnswer {

@@ -199,4 +199,18 @@ describe('a partition', () => {
     partition.publish({ revision: 1, ...statisticsOf(chunks), shown: [{ fileNo: 1, attributes: {} }], removed: [] });
     expect(partition.bytes).toBeLessThanOrEqual(1_000 * 384 * 4 * 1.15);
   });
+
+  test('answers several questions in one pass, each as if alone', () => {
+    const partition = new Partition(new BlockMemory(50 * blockBytes), 384);
+    const chunks = Array.from({ length: 150 }, (_, index) => chunkOf(1 + (index % 9), Math.floor(index / 9)));
+    partition.append(batchOf(chunks));
+    const shown = Array.from({ length: 9 }, (_, index) => ({ fileNo: index + 1, attributes: attributesOf(index + 1) }));
+    partition.publish({ revision: 1, chunkCount: 150, termCount: 1, shown, removed: [] });
+    const filters = [undefined, { type: 'gte', key: 'year', value: 2_003 } as const, { type: 'eq', key: 'year', value: 1 } as const];
+    const asked = Array.from({ length: 8 }, (_, index) => ({ question: vectorOf(384), filter: filters[index % 3] }));
+    const alone = asked.map(({ question, filter }) => placesOf(partition.nearest(question, filter)));
+    expect(partition.nearestOf(asked).map(placesOf)).toEqual(alone);
+    expect(alone.map((places) => places.length > 0)).toEqual(asked.map((_, index) => index % 3 !== 2));
+    expect(partition.nearestOf([])).toEqual([]);
+  });
 });

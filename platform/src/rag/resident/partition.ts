@@ -50,6 +50,17 @@ interface ResidentFile {
   bytes: number;
 }
 
+export interface NearestQuestion {
+  readonly question: Float32Array;
+  readonly filter: AttributeFilter | undefined;
+}
+
+interface Scan {
+  readonly question: Float32Array;
+  readonly seen: Uint8Array;
+  readonly top: TopRows;
+}
+
 const vectorHeadBytes = 4;
 /** Rows of removed files are scanned along until they are this share of all. */
 const deadShareMax = 0.08;
@@ -124,29 +135,43 @@ export class Partition {
 
   /** The nearest to a question, nearest first. */
   nearest(question: Float32Array, filter: AttributeFilter | undefined): readonly ChunkPlace[] {
-    assert(question.length === this.#dimensions, "the question has the dimension of the store's embeddings");
-    const seen = this.#seen(filter);
-    const top = new TopRows(candidateDepth, (left, right) => this.#precedes(left, right));
+    return this.nearestOf([{ question, filter }])[0] ?? [];
+  }
+
+  /**
+   * The nearest to each of several questions, in one pass: a scan is bound by reading the vectors from memory, and a block that was just read is in the
+   * processor's cache for the questions that follow.
+   */
+  nearestOf(asked: readonly NearestQuestion[]): readonly (readonly ChunkPlace[])[] {
+    const scans = asked.map(({ question, filter }): Scan => {
+      assert(question.length === this.#dimensions, "the question has the dimension of the store's embeddings");
+      const top = new TopRows(candidateDepth, (left, right) => this.#precedes(left, right));
+      return { question, seen: this.#seen(filter), top };
+    });
+    for (const index of this.#blocks.keys()) for (const scan of scans) this.#scan(scan, index);
+    return scans.map(({ question, top }) => {
+      const candidates = top.ranked().map((row) => ({ ...this.#placeOf(row), vector: this.#vectorOf(row) }));
+      return rankByDistance(candidates, question);
+    });
+  }
+
+  #scan({ question, seen, top }: Scan, block: number): void {
     const rowBytes = this.#dimensions * 4;
     const perBlock = blockBytes / rowBytes;
+    const first = block * perBlock;
     this.#memory.ask(question);
-    for (const [index, address] of this.#blocks.entries()) {
-      const first = index * perBlock;
-      const products = this.#memory.products(address, Math.min(perBlock, this.#rows - first), rowBytes);
-      let { floor } = top;
-      for (let offset = 0; offset < products.length; offset++) {
-        const row = first + offset;
-        const file = this.#fileOf[row] as number;
-        if (file < 0 || seen[file] === 0) continue;
-        const cosine = (products[offset] as number) * (this.#inverseLength[row] as number);
-        const score = Number.isNaN(cosine) ? Number.NEGATIVE_INFINITY : cosine;
-        if (score < floor) continue;
-        top.offer(row, score);
-        floor = top.floor;
-      }
+    const products = this.#memory.products(this.#blocks[block] as number, Math.min(perBlock, this.#rows - first), rowBytes);
+    let { floor } = top;
+    for (let offset = 0; offset < products.length; offset++) {
+      const row = first + offset;
+      const file = this.#fileOf[row] as number;
+      if (file < 0 || seen[file] === 0) continue;
+      const cosine = (products[offset] as number) * (this.#inverseLength[row] as number);
+      const score = Number.isNaN(cosine) ? Number.NEGATIVE_INFINITY : cosine;
+      if (score < floor) continue;
+      top.offer(row, score);
+      floor = top.floor;
     }
-    const candidates = top.ranked().map((row) => ({ ...this.#placeOf(row), vector: this.#vectorOf(row) }));
-    return rankByDistance(candidates, question);
   }
 
   /** The best by words, best first. `words`: of the question, each once. */
