@@ -78,13 +78,12 @@ export class PartitionThread implements AsyncDisposable {
     }
   }
 
-  /** The next command, and with a question those that wait to ask the same vectors. */
+  /** The next command, and with a question those right behind it that ask the same vectors. Nobody is overtaken: who waits between may be another tenant. */
   #takePass(): readonly Waiting[] {
-    const first = this.#queue.shift();
+    const [first] = this.#queue;
     if (first === undefined) return [];
-    const pass = [first, ...this.#queue.filter(({ command }) => isOfOnePass(first.command, command)).slice(0, passMax - 1)];
-    if (pass.length > 1) this.#queue = this.#queue.filter((waiting) => !pass.includes(waiting));
-    return pass;
+    const end = this.#queue.findIndex(({ command }, index) => index > 0 && !isOfOnePass(first.command, command));
+    return this.#queue.splice(0, Math.min(end < 0 ? this.#queue.length : end, passMax));
   }
 
   #running(): Worker {
