@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { FileUsageJournal } from './adapters/journal-file/usage-journal.ts';
 import { MemoryLimitStore } from './adapters/memory/limit-store.ts';
 import type { Database } from './adapters/postgres/database.ts';
+import { PostgresEmbeddedUpkeep } from './adapters/postgres/embedded-upkeep.ts';
 import { admitMasterKeys } from './adapters/postgres/master-keys.ts';
-import { PostgresTableUpkeep } from './adapters/postgres/table-upkeep.ts';
 import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts';
 import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
 import { SpoolFolder } from './adapters/spool-folder/spool-folder.ts';
@@ -244,7 +244,7 @@ function startBehind(stack: AsyncDisposableStack, parts: BehindParts): void {
   if (config.database.url !== undefined) return;
   const stop = new AbortController();
   const openExchanges = () => gateway.openExchanges();
-  const running = runDatabaseUpkeep({ upkeep: new PostgresTableUpkeep(database, silos.silos), openExchanges, logger }, stop.signal);
+  const running = runDatabaseUpkeep({ upkeep: new PostgresEmbeddedUpkeep(database, silos.silos), openExchanges, logger }, stop.signal);
   stack.defer(async () => {
     stop.abort();
     await running;
