@@ -150,7 +150,7 @@ export class Partition {
     });
     for (const index of this.#blocks.keys()) for (const scan of scans) this.#scan(scan, index);
     return scans.map(({ question, top }) => {
-      const candidates = top.ranked().map((row) => ({ ...this.#placeOf(row), vector: this.#vectorOf(row) }));
+      const candidates = top.ranked().map((row) => ({ ...this.#placeOf(row), vector: this.#vectorAt(row) }));
       return rankByDistance(candidates, question);
     });
   }
@@ -288,10 +288,6 @@ export class Partition {
     const perBlock = blockBytes / (this.#dimensions * 4);
     const address = (this.#blocks[Math.floor(row / perBlock)] as number) + (row % perBlock) * this.#dimensions * 4;
     return this.#memory.numbersAt(address, this.#dimensions);
-  }
-
-  #vectorOf(row: number): Float32Array {
-    return this.#vectorAt(row).slice();
   }
 
   /** 1 / length of what was written. */
