@@ -6,6 +6,7 @@ import { createHmac } from 'node:crypto';
 import { join } from 'node:path';
 import { FileUsageJournal } from './adapters/journal-file/usage-journal.ts';
 import { MemoryLimitStore } from './adapters/memory/limit-store.ts';
+import { openBudgetSource } from './adapters/postgres/budget-spend.ts';
 import type { Database } from './adapters/postgres/database.ts';
 import { PostgresEmbeddedUpkeep } from './adapters/postgres/embedded-upkeep.ts';
 import { admitMasterKeys } from './adapters/postgres/master-keys.ts';
@@ -92,7 +93,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   onStep('models, prices, journal');
   const journal = await openJournal(stack, { config, database, logger });
   const priceBook = openPriceBook(modelsOf(config));
-  const path = openInferencePath(stack, { config, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt });
+  const path = openInferencePath(stack, { config, database, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt });
 
   onStep('identity, documents');
   const documents = openDocuments({ ...base, database, homes, path: { ...path, ids }, embedding: embeddingOf(config) });
@@ -174,6 +175,7 @@ async function openJournal(
 
 interface PathParts {
   readonly config: Config;
+  readonly database: Database;
   readonly journal: FileUsageJournal;
   readonly priceBook: PriceBook;
   readonly metrics: Metrics;
@@ -181,7 +183,8 @@ interface PathParts {
 }
 
 /** Stages 5 to 8 with their in-process adapters. */
-function openInferencePath(stack: AsyncDisposableStack, { config, journal, priceBook, metrics, cacheSalt }: PathParts): InferenceParts {
+function openInferencePath(stack: AsyncDisposableStack, parts: PathParts): InferenceParts {
+  const { config, database, journal, priceBook, metrics, cacheSalt } = parts;
   const inference = createInference({ models: modelsOf(config), providers: openProviders(config, clock, ids), clock });
   stack.defer(() => inference.close());
   const { queueRequestsPerTenantMax, queueBytesMax, queueWaitMaxMs, reservationLeaseMs } = config.bounds;
@@ -193,7 +196,11 @@ function openInferencePath(stack: AsyncDisposableStack, { config, journal, price
   });
   for (const pool of inference.pools()) queue.setCapacity(pool.poolId, pool.permits);
   stack.defer(() => queue.close());
-  const admission = stack.use(createAdmission({ store: new MemoryLimitStore(clock), clock, ids, leaseMs: reservationLeaseMs }));
+  const store = new MemoryLimitStore(
+    clock,
+    openBudgetSource(database, () => journal.flush()),
+  );
+  const admission = stack.use(createAdmission({ store, clock, ids, leaseMs: reservationLeaseMs }));
   metrics.watch({
     queued: () => queue.snapshot().reduce((sum, pool) => sum + pool.queued, 0),
     inFlight: () => queue.snapshot().reduce((sum, pool) => sum + pool.inFlight, 0),

@@ -39,6 +39,7 @@ const inference = createInference({
       id: 'bench',
       kind: 'chat',
       contextTokens: 1_000,
+      outputTokensMax: 16_384,
       deployments: [{ provider: 'bench', model: 'bench', limits: { concurrency: streams } }],
     },
   ],

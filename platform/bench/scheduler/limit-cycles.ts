@@ -21,11 +21,11 @@ export async function measureReserveSettle(tenants: number, durationMs: number):
     const outcome = await store.reserve({
       reservationId,
       leaseMs,
-      amounts: { requests: 1, tokens: 500 },
+      amounts: { inputTokens: 200, outputTokens: 300, costNanoUsd: 0 },
       scopes: scopes[cycles % tenants] ?? [],
     });
     if (outcome.kind !== 'reserved') throw new Error(`a reservation was ${outcome.kind}`);
-    await store.settle(reservationId, { tokens: 300 });
+    await store.settle(reservationId, { inputTokens: 200, outputTokens: 100, costNanoUsd: 0 });
     cycles++;
   }
   return summary(new Float64Array(0), (cycles / (performance.now() - startMs)) * 1_000);

@@ -3,6 +3,7 @@ import { formatUsd } from '../primitives/money.ts';
 import type { Tenant } from '../tenancy/tenant.ts';
 import type { ApiKeyRecord } from '../tenancy/tenant-directory.ts';
 import type { UsageRow } from '../tenancy/usage.ts';
+import { budgetShape, limitsShape, overridesShape } from './limit-fields.ts';
 
 export function tenantShape(tenant: Tenant) {
   return {
@@ -12,9 +13,7 @@ export function tenantShape(tenant: Tenant) {
     tier: tenant.tier,
     state: tenant.state,
     isolation: tenant.isolation,
-    weight: tenant.overrides.weight ?? null,
-    limits: limitsShape(tenant.overrides.limits ?? {}),
-    models: tenant.overrides.models ?? null,
+    ...overridesShape(tenant.overrides),
     created_at: Math.floor(tenant.createdAtMs / 1_000),
   };
 }
@@ -27,7 +26,9 @@ export function apiKeyShape(key: ApiKeyRecord) {
     name: key.name,
     environment: key.environment,
     last_four: key.lastFour,
+    team: key.team ?? null,
     limits: limitsShape(key.limits),
+    budget: budgetShape(key.budget),
     created_at: Math.floor(key.createdAtMs / 1_000),
     expires_at: secondsOrNull(key.expiresAtMs),
     revoked_at: secondsOrNull(key.revokedAtMs),
@@ -50,14 +51,6 @@ export function usageShape(row: UsageRow) {
     cost_nano_usd: row.cost.toString(),
     unpriced_requests: row.unpricedRequests,
     estimated_requests: row.estimatedRequests,
-  };
-}
-
-function limitsShape(limits: ApiKeyRecord['limits']) {
-  return {
-    requests_per_minute: limits.requestsPerMinute ?? null,
-    tokens_per_minute: limits.tokensPerMinute ?? null,
-    concurrency: limits.concurrency ?? null,
   };
 }
 

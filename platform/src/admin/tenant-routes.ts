@@ -9,6 +9,7 @@ import type { OperatorScope } from '../tenancy/operator-scope.ts';
 import type { Tenant } from '../tenancy/tenant.ts';
 import type { ApiKeyRecord, TenantRegistry } from '../tenancy/tenant-directory.ts';
 import { type GiveDatabase, givenDatabaseOf, givenDatabaseSchema } from './given-database.ts';
+import { budgetOf, budgetSchema, limitsOf, limitsSchema, overridesOf, overridesSchema, teamName } from './limit-fields.ts';
 import { apiKeyShape, tenantShape } from './shapes.ts';
 
 /** Port: makes a key's text and the record that may be kept of it. `auth/` implements it. */
@@ -18,6 +19,8 @@ export interface ApiKeyIssuer {
     readonly name: string;
     readonly environment: 'live' | 'test';
     readonly limits: ApiKeyRecord['limits'];
+    readonly budget?: ApiKeyRecord['budget'];
+    readonly team?: ApiKeyRecord['team'];
     readonly expiresAtMs: number | undefined;
   }): { readonly key: string; readonly record: Omit<ApiKeyRecord, 'createdAtMs' | 'revokedAtMs'> };
 }
@@ -33,17 +36,6 @@ export interface TenantRouteParts {
   readonly nowMs: () => number;
 }
 
-const positiveInt = z.number().int().min(1).max(1_000_000_000);
-const limitsSchema = z.strictObject({
-  requests_per_minute: positiveInt.nullish(),
-  tokens_per_minute: positiveInt.nullish(),
-  concurrency: positiveInt.nullish(),
-});
-const overridesSchema = {
-  weight: z.number().positive().max(1_000_000).nullish(),
-  limits: limitsSchema.nullish(),
-  models: z.array(z.string().min(1).max(128)).max(1_000).nullish(),
-};
 const newTenantSchema = z.strictObject({
   id: z.string(),
   name: z.string().min(1).max(256).optional(),
@@ -61,6 +53,8 @@ const newKeySchema = z.strictObject({
   name: z.string().min(1).max(256),
   environment: z.enum(['live', 'test']).optional(),
   limits: limitsSchema.nullish(),
+  budget: budgetSchema.nullish(),
+  team: teamName.optional(),
   expires_in_seconds: z.number().int().min(1).max(315_360_000).optional(),
 });
 const revocationSchema = z.strictObject({ subject: z.string().min(1).max(256).optional() });
@@ -148,6 +142,8 @@ async function createKey(parts: TenantRouteParts, exchange: Exchange): Promise<J
     name: body.name,
     environment: body.environment ?? 'live',
     limits: limitsOf(body.limits),
+    budget: body.budget ? budgetOf(body.budget) : undefined,
+    team: body.team,
     expiresAtMs,
   });
   const record = await parts.registry.createApiKey(parts.operator, issued.record);
@@ -195,29 +191,6 @@ function requireTier(parts: TenantRouteParts, tier: string): string {
     });
   }
   return tier;
-}
-
-interface OverrideFields {
-  readonly weight?: number | null | undefined;
-  readonly limits?: z.output<typeof limitsSchema> | null | undefined;
-  readonly models?: readonly string[] | null | undefined;
-}
-
-/** `null` clears an override, an absent field leaves it as it was. */
-function overridesOf(body: OverrideFields): Tenant['overrides'] {
-  return {
-    ...(body.weight !== undefined && { weight: body.weight ?? undefined }),
-    ...(body.limits !== undefined && { limits: body.limits === null ? undefined : limitsOf(body.limits) }),
-    ...(body.models !== undefined && { models: body.models ?? undefined }),
-  };
-}
-
-function limitsOf(limits: z.output<typeof limitsSchema> | null | undefined): ApiKeyRecord['limits'] {
-  return {
-    ...(limits?.requests_per_minute && { requestsPerMinute: limits.requests_per_minute }),
-    ...(limits?.tokens_per_minute && { tokensPerMinute: limits.tokens_per_minute }),
-    ...(limits?.concurrency && { concurrency: limits.concurrency }),
-  };
 }
 
 function edges(items: readonly { readonly id: string }[]) {

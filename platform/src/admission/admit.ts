@@ -1,16 +1,16 @@
 /**
- * Stage 5: reserve what a request may use, over the tenant's and the key's limits together, all or nothing. Before it the request's size is
+ * Stage 5: reserve what a request may use, over the limits of everybody it counts for together, all or nothing. Before it the request's size is
  * known; after it the scheduler. A reservation ends exactly once, by `settle` or `release`; one that its holder forgot runs out with its lease.
  */
-import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
 import { Slots } from '../primitives/slots.ts';
 import type { WorkClass } from '../primitives/work-class.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
+import { refusalOf } from './admission-refusals.ts';
 import type { OutputReserve } from './estimate.ts';
-import type { LimitScope, LimitState, LimitStore, ReserveOutcome } from './limit-store.ts';
-import { rateLimitHeaders } from './rate-limit-headers.ts';
+import { type Caller, LimitScopes } from './limit-scopes.ts';
+import type { Amounts, LimitScope, LimitState, LimitStore } from './limit-store.ts';
 
 export interface AdmissionParts {
   readonly store: LimitStore;
@@ -21,40 +21,58 @@ export interface AdmissionParts {
 
 export interface Demand {
   readonly scope: TenantScope;
+  readonly caller: Caller;
   /** Absent: interactive. */
   readonly workClass?: WorkClass;
   readonly inputTokens: number;
   readonly output: OutputReserve;
+  /** Whole nano-dollars; 0 where the model has no price. */
+  readonly costOf: (inputTokens: number, outputTokens: number) => number;
+}
+
+/** A budget that a call counts for. */
+export interface CountedBudget {
+  readonly scope: string;
+  readonly period: string;
+  readonly limitNanoUsd: number;
+  readonly endsAtMs: number;
 }
 
 export interface Reservation {
   /** The limits as they stood right after reserving, for the response headers. */
   readonly states: readonly LimitState[];
-  /** Tokens delivered since the last call; a lease that runs out charges what was reported. */
+  /** Where the money of the call is counted, for the ledger. */
+  readonly budgets: readonly CountedBudget[];
+  /** The call is on its way: its input is used, whatever becomes of it. */
+  dispatched(): void;
+  /** Output tokens delivered since the last call; a lease that runs out charges what was reported. */
   progress(tokens: number): void;
-  /** What was really used, input and output together. */
-  settle(actual: { readonly tokens: number }): void;
-  /** Nothing was used: tokens and slot go back. The request stays counted: a retry storm must cost. */
+  settle(actual: Amounts): void;
+  /** Nothing was used: tokens, money and slot go back. The request stays counted: a retry storm must cost. */
   release(): void;
 }
 
 export interface Admission extends AsyncDisposable {
-  /** Throws `rate_limit_exceeded`, `concurrency_limit_exceeded` or `request_too_large_for_limit`. */
+  /** Throws `rate_limit_exceeded`, `concurrency_limit_exceeded`, `budget_exceeded`, `budget_reserved` or `request_too_large_for_limit`. */
   admit(demand: Demand): Promise<Reservation>;
 }
 
 interface LiveReservation {
   readonly id: string;
-  tokens: number;
+  readonly costOf: Demand['costOf'];
+  inputTokens: number;
+  outputTokens: number;
 }
 
 /** Batch work stops here, so that a tenant's own documents never use up what its people need. */
 const batchShare = 0.75;
+const nothing: Amounts = { inputTokens: 0, outputTokens: 0, costNanoUsd: 0 };
 
 /** Renews what runs longer than a third of its lease and reaps what was forgotten, on one timer for all. */
 export function createAdmission(parts: AdmissionParts): Admission {
   const live = new Slots<LiveReservation>();
   const settling = new Slots<Promise<unknown>>();
+  const limitScopes = new LimitScopes();
   const track = (work: Promise<unknown>) => {
     const slot = settling.put(work);
     const done = () => void settling.take(slot);
@@ -62,39 +80,41 @@ export function createAdmission(parts: AdmissionParts): Admission {
     work.then(done, done);
   };
   const timer = setInterval(() => {
-    for (const entry of live) track(parts.store.renew(entry.id, parts.leaseMs, { tokens: entry.tokens }));
+    for (const entry of live) track(parts.store.renew(entry.id, parts.leaseMs, amountsOf(entry)));
     track(parts.store.reap());
   }, parts.leaseMs / 3);
   timer.unref();
   return {
     async admit(demand) {
       const id = parts.ids.next('rsv_');
-      const scopes = scopesOf(demand.scope);
-      const tokens = tokensToReserve(demand, scopes);
-      const share = demand.workClass === 'batch' ? batchShare : 1;
+      const scopes = limitScopes.of(demand.scope, demand.caller, parts.clock.nowMs());
       const outcome = await parts.store.reserve({
         reservationId: id,
         leaseMs: parts.leaseMs,
-        amounts: { requests: 1, tokens },
+        amounts: amountsToReserve(demand, scopes),
         scopes,
-        share,
+        share: demand.workClass === 'batch' ? batchShare : 1,
       });
       if (outcome.kind !== 'reserved') throw refusalOf(outcome);
-      const entry: LiveReservation = { id, tokens: 0 };
+      const entry: LiveReservation = { id, costOf: demand.costOf, inputTokens: 0, outputTokens: 0 };
       let slot: number | undefined = live.put(entry);
-      const end = (used: number) => {
+      const end = (used: Amounts) => {
         if (slot === undefined) return;
         live.take(slot);
         slot = undefined;
-        track(parts.store.settle(id, { tokens: used }));
+        track(parts.store.settle(id, used));
       };
       return {
         states: outcome.states,
-        progress: (delivered) => {
-          entry.tokens += delivered;
+        budgets: countedBudgets(scopes),
+        dispatched: () => {
+          entry.inputTokens = demand.inputTokens;
         },
-        settle: (actual) => end(actual.tokens),
-        release: () => end(0),
+        progress: (delivered) => {
+          entry.outputTokens += delivered;
+        },
+        settle: end,
+        release: () => end(nothing),
       };
     },
     async [Symbol.asyncDispose]() {
@@ -104,45 +124,27 @@ export function createAdmission(parts: AdmissionParts): Admission {
   };
 }
 
-/** What the client demanded counts in full; what we only expect shrinks to what the limits can hold, so a small limit still admits a small request. */
-function tokensToReserve({ inputTokens, output }: Demand, scopes: readonly LimitScope[]): number {
-  const tokens = inputTokens + output.tokens;
-  if (output.isDemanded) return tokens;
-  const limit = Math.min(...scopes.map((scope) => scope.limits.tokensPerMinute ?? Number.POSITIVE_INFINITY));
-  return Math.max(inputTokens, Math.min(tokens, limit));
+function amountsOf({ inputTokens, outputTokens, costOf }: LiveReservation): Amounts {
+  return { inputTokens, outputTokens, costNanoUsd: costOf(inputTokens, outputTokens) };
 }
 
-/** Length-prefixed parts: no two scopes can share a key, whatever their names contain. */
-function scopesOf({ tenantId, policy, principal }: TenantScope): readonly LimitScope[] {
-  const tenant: LimitScope = { name: 'tenant', key: `t:${tenantId.length}.${tenantId}`, limits: policy.limits };
-  const { keyId, keyLimits } = principal;
-  if (keyLimits === undefined || Object.keys(keyLimits).length === 0) return [tenant];
-  return [tenant, { name: 'key', key: `${tenant.key}:k:${keyId.length}.${keyId}`, limits: keyLimits }];
+/**
+ * What the client demanded counts in full; what we only expect shrinks to what the limits can hold, so a small limit still admits a small request. Money is set
+ * aside for the longest answer there can be.
+ */
+function amountsToReserve({ inputTokens, output, costOf }: Demand, scopes: readonly LimitScope[]): Amounts {
+  const costNanoUsd = scopes.some(({ budget }) => budget !== undefined) ? costOf(inputTokens, output.tokensMax) : 0;
+  if (output.isDemanded) return { inputTokens, outputTokens: output.tokens, costNanoUsd };
+  const room = scopes.map(({ limits: { tokensPerMinute = Number.POSITIVE_INFINITY, outputTokensPerMinute = Number.POSITIVE_INFINITY } }) =>
+    Math.min(tokensPerMinute - inputTokens, outputTokensPerMinute),
+  );
+  return { inputTokens, outputTokens: Math.max(0, Math.min(output.tokens, ...room)), costNanoUsd };
 }
 
-function refusalOf(outcome: Exclude<ReserveOutcome, { readonly kind: 'reserved' }>): BulkheadError {
-  if (outcome.kind === 'spent') throw new Error('a reservation id was used twice');
-  const { binding } = outcome;
-  const limit = `${binding.scope}.${binding.dimension}`;
-  if (outcome.kind === 'too_large') {
-    return new BulkheadError(
-      'request_too_large_for_limit',
-      `The request needs ${outcome.requested} ${binding.dimension}; the ${binding.scope}'s limit is ${binding.limit} a minute, so no wait can help.`,
-      { details: { limit, scope: binding.scope, requested: outcome.requested, limit_value: binding.limit } },
-    );
-  }
-  const details = { limit, scope: binding.scope, used: outcome.used, limit_value: binding.limit, reset_ms: binding.resetMs };
-  const { retryAfterMs } = outcome;
-  if (binding.dimension === 'concurrency') {
-    return new BulkheadError(
-      'concurrency_limit_exceeded',
-      `The ${binding.scope} has ${binding.limit} requests running, which is its limit.`,
-      { retryAfterMs, details },
-    );
-  }
-  return new BulkheadError(
-    'rate_limit_exceeded',
-    `The ${binding.scope}'s limit of ${binding.limit} ${binding.dimension} a minute is reached. Try again in ${retryAfterMs} ms.`,
-    { retryAfterMs, details, headers: rateLimitHeaders([binding]) },
+function countedBudgets(scopes: readonly LimitScope[]): readonly CountedBudget[] {
+  return scopes.flatMap(({ key, budget }) =>
+    budget === undefined
+      ? []
+      : [{ scope: key, period: budget.period.id, limitNanoUsd: budget.limitNanoUsd, endsAtMs: budget.period.endsAtMs }],
   );
 }

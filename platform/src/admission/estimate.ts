@@ -57,11 +57,13 @@ export interface OutputReserve {
   readonly tokens: number;
   /** The client demanded this many; it is not clamped to what the limit could hold. */
   readonly isDemanded: boolean;
+  /** No answer is longer: what money is set aside for. */
+  readonly tokensMax: number;
 }
 
 export interface OutputEstimates {
   /** What admission sets aside. The largest cap counts, because a client may send several (`max_tokens`, `max_completion_tokens`). */
-  reserve(scope: TenantScope, body: Body): OutputReserve;
+  reserve(scope: TenantScope, body: Body, outputTokensMax: number): OutputReserve;
   /** What the queue is charged in advance: the mean of what this tenant's calls to this model gave, never above the client's cap. */
   predict(scope: TenantScope, body: Body): number;
   learn(scope: TenantScope, body: Body, outputTokens: number): void;
@@ -76,12 +78,13 @@ interface Learned {
 export function createOutputEstimates(): OutputEstimates {
   const learned = new LRUCache<string, Learned>({ max: learnedScopesMax });
   return {
-    reserve(scope, body) {
+    reserve(scope, body, outputTokensMax) {
       const cap = capOf(body);
       const choices = typeof body['n'] === 'number' ? body['n'] : 1;
-      if (cap !== undefined) return { tokens: cap * choices, isDemanded: true };
+      const tokensMax = Math.min(cap ?? outputTokensMax, outputTokensMax) * choices;
+      if (cap !== undefined) return { tokens: cap * choices, isDemanded: true, tokensMax };
       const expected = Math.ceil((learned.get(slotOf(scope, body))?.high ?? outputDefaultTokens) * 1.2) * choices;
-      return { tokens: Math.min(expected, shareOf(scope)), isDemanded: false };
+      return { tokens: Math.min(expected, shareOf(scope)), isDemanded: false, tokensMax };
     },
     predict(scope, body) {
       const mean = learned.get(slotOf(scope, body))?.mean ?? outputDefaultTokens / 2;
@@ -106,7 +109,10 @@ function capOf(body: Body): number | undefined {
 }
 
 function shareOf(scope: TenantScope): number {
-  const limits = [scope.policy.limits.tokensPerMinute, scope.principal.keyLimits?.tokensPerMinute].filter((limit) => limit !== undefined);
+  const { policy, principal } = scope;
+  const limits = [policy.limits, policy.perUser?.limits, principal.keyPolicy?.limits]
+    .flatMap((own) => [own?.tokensPerMinute, own?.outputTokensPerMinute])
+    .filter((limit) => limit !== undefined);
   return limits.length === 0 ? Number.POSITIVE_INFINITY : Math.max(1, Math.floor(Math.min(...limits) * learnedShareMax));
 }
 

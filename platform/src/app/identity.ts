@@ -9,11 +9,11 @@ import { DirectoryCache } from '../auth/directory-cache.ts';
 import { type DirectoryFollower, followDirectory } from '../auth/directory-follower.ts';
 import { createIssuerRegistry, openIssuer, type TrustedIssuer } from '../auth/issuer-registry.ts';
 import type { LoadedConfig } from '../config/load.ts';
-import type { Config } from '../config/schema.ts';
+import type { Config, TierConfig } from '../config/schema.ts';
 import type { EdgeAuthentication } from '../gateway/serve-exchange.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { Logger } from '../telemetry/logger.ts';
-import type { TierPolicy } from '../tenancy/tenant.ts';
+import type { BudgetPolicy, ScopePolicy, TierPolicy } from '../tenancy/tenant.ts';
 import type { DirectoryChange, TenantDirectory } from '../tenancy/tenant-directory.ts';
 import type { TenantDataSource } from '../tenancy/tenant-scope.ts';
 import type { Secrets } from './secrets.ts';
@@ -109,7 +109,18 @@ export async function openIdentity({ loaded, directory, data, secrets, issuers: 
 
 /** The configured tiers with their names. */
 export function tiersOf(config: Config): ReadonlyMap<string, TierPolicy> {
-  return new Map(
-    Object.entries(config.tiers).map(([name, tier]) => [name, { name, weight: tier.weight, limits: tier.limits, models: tier.models }]),
-  );
+  return new Map(Object.entries(config.tiers).map(([name, tier]) => [name, tierOf(name, tier)]));
+}
+
+function tierOf(name: string, { weight, limits, budget, models, perTeam, perUser, perSession }: TierConfig): TierPolicy {
+  const [team, user, session] = [perTeam, perUser, perSession].map(scopePolicyOf);
+  return { name, weight, limits, budget: budget && budgetOf(budget), models, perTeam: team, perUser: user, perSession: session };
+}
+
+function scopePolicyOf(policy: TierConfig['perTeam']): ScopePolicy | undefined {
+  return policy && { limits: policy.limits, budget: policy.budget && budgetOf(policy.budget) };
+}
+
+function budgetOf({ usd, period, onExhausted }: NonNullable<TierConfig['budget']>): BudgetPolicy {
+  return { limitNanoUsd: Math.round(usd * 1e9), period, isHard: onExhausted === 'refuse' };
 }

@@ -19,6 +19,7 @@ const localEmbeddingModel: ModelConfig = {
   kind: 'embedding',
   deployments: [{ provider: localProviderId, model: 'local-hash-384', limits: { concurrency: 4 } }],
   contextTokens: 1_000_000,
+  outputTokensMax: 1,
   dimensions: 384,
   price: { inputUsdPerMillion: 0, outputUsdPerMillion: 0 },
 };

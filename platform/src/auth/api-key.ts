@@ -33,6 +33,8 @@ export interface NewApiKey {
   readonly name: string;
   readonly environment: 'live' | 'test';
   readonly limits: ApiKeyRecord['limits'];
+  readonly budget?: ApiKeyRecord['budget'];
+  readonly team?: ApiKeyRecord['team'];
   readonly expiresAtMs: number | undefined;
 }
 
@@ -51,7 +53,7 @@ export function issueApiKey(
 ): { readonly key: string; readonly record: Omit<ApiKeyRecord, 'createdAtMs' | 'revokedAtMs'> } {
   const id = randomText(idLength);
   const text = sealApiKey(`bh_${key.environment}_${id}_${randomText(secretLength)}`);
-  const { tenantId, name, environment, limits, expiresAtMs } = key;
+  const { tenantId, name, environment, limits, budget, team, expiresAtMs } = key;
   return {
     key: text,
     record: {
@@ -63,6 +65,8 @@ export function issueApiKey(
       digest: digestOf(text, pepperOf(peppers, peppers.current)),
       pepperVersion: peppers.current,
       lastFour: text.slice(-4),
+      ...(budget !== undefined && { budget }),
+      ...(team !== undefined && { team }),
       ...(expiresAtMs !== undefined && { expiresAtMs }),
     },
   };

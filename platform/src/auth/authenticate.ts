@@ -120,17 +120,18 @@ async function factsOfKey(parts: AuthenticatorParts, text: string): Promise<Veri
     kind: 'api-key',
     user: `key:${record.id}`,
     keyId: record.id,
-    keyLimits: record.limits,
+    team: record.team,
+    keyPolicy: { limits: record.limits, budget: record.budget },
   };
   return { facts, expiresAtMs: record.expiresAtMs ?? Number.POSITIVE_INFINITY };
 }
 
 async function factsOfToken(parts: AuthenticatorParts, token: string): Promise<VerifiedFacts> {
   const verified = await verifyJwt(token, parts.issuers, parts.clock);
-  const { tenantId, user, tier, issuer, expiresAtMs } = verified;
+  const { tenantId, user, tier, team, issuer, expiresAtMs } = verified;
   if (tier !== undefined && !parts.tiers.has(tier)) throw invalidToken();
   await refuseRevoked(parts.directory, verified);
-  return { facts: { tenantId, kind: 'jwt', user, keyId: `iss:${issuer}`.slice(0, 128), tier }, expiresAtMs };
+  return { facts: { tenantId, kind: 'jwt', user, keyId: `iss:${issuer}`.slice(0, 128), tier, team }, expiresAtMs };
 }
 
 /** The credential is good; whether its tenant is there is said in the words for a credential that is not. */

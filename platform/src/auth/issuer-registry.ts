@@ -19,7 +19,7 @@ export interface TrustedIssuer {
   readonly maxTokenAgeSeconds: number;
   readonly keys: KeySource;
   readonly speaksFor: IssuerAuthority;
-  readonly claims: { readonly tenant: string; readonly tier: string; readonly user: string };
+  readonly claims: { readonly tenant: string; readonly tier: string; readonly user: string; readonly team?: string | undefined };
 }
 
 /** `platform`: its tokens name their tenant in a claim. `tenant`: it speaks for one tenant, whatever its tokens claim. */

@@ -6,6 +6,7 @@ import { errors as joseErrors, jwtVerify } from 'jose';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
 import { parseTenantId, type TenantId } from '../primitives/ids.ts';
+import { isTeamName } from '../tenancy/tenant.ts';
 import type { IssuerRegistry, TrustedIssuer } from './issuer-registry.ts';
 import { parseUniqueJson } from './unique-json.ts';
 
@@ -16,6 +17,7 @@ export interface VerifiedToken {
   /** The configured user claim, or the subject. */
   readonly user: string;
   readonly tier: string | undefined;
+  readonly team: string | undefined;
   readonly issuer: string;
   readonly issuedAtMs: number;
   readonly expiresAtMs: number;
@@ -109,6 +111,7 @@ function checkClaims(claims: Readonly<Record<string, unknown>>, issuer: TrustedI
     subject: sub,
     user,
     tier: tierOf(claims[issuer.claims.tier], issuer),
+    team: issuer.claims.team === undefined ? undefined : teamOf(claims[issuer.claims.team]),
     issuer: issuer.issuer,
     issuedAtMs: iat * 1_000,
     expiresAtMs: exp * 1_000,
@@ -135,6 +138,13 @@ function tenantOf(claim: unknown, { speaksFor }: TrustedIssuer): TenantId {
 function tierOf(claim: unknown, { speaksFor }: TrustedIssuer): string | undefined {
   if (speaksFor.kind === 'tenant' || claim === undefined) return undefined;
   if (typeof claim !== 'string') throw invalidToken();
+  return claim;
+}
+
+/** A part of its tenant: also the tenant's own issuer may say which. */
+function teamOf(claim: unknown): string | undefined {
+  if (claim === undefined) return undefined;
+  if (!isTeamName(claim)) throw invalidToken();
   return claim;
 }
 

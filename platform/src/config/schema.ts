@@ -12,21 +12,32 @@ const postgresUrl = z.url({ protocol: /^postgres(ql)?$/, error: 'must be a postg
 
 const limits = z.strictObject({
   requestsPerMinute: positiveInt.optional(),
+  /** Input and output together. */
   tokensPerMinute: positiveInt.optional(),
+  inputTokensPerMinute: positiveInt.optional(),
+  outputTokensPerMinute: positiveInt.optional(),
   concurrency: positiveInt.optional(),
 });
 
 const budget = z.strictObject({
-  usd: z.number().positive(),
+  usd: z.number().min(0.000_001).max(9_000_000),
   period: z.enum(['day', 'week', 'month']).default('month'),
   onExhausted: z.enum(['refuse', 'warn']).default('refuse'),
 });
+
+const scopePolicy = z.strictObject({ limits: limits.default({}), budget: budget.optional() });
 
 const tier = z.strictObject({
   weight: z.number().positive().max(1_000_000).default(1),
   limits: limits.default({}),
   budget: budget.optional(),
   models: z.array(id).optional(),
+  /** Each team of a tenant, where the tenant says nothing else about it. */
+  perTeam: scopePolicy.optional(),
+  /** Each user of a tenant: the token's subject, or whom the request names. */
+  perUser: scopePolicy.optional(),
+  /** Each session that a request names (`x-session-id`). */
+  perSession: scopePolicy.prefault({ limits: { concurrency: 8 } }),
 });
 
 const signatureAlgorithm = z.enum(['RS256', 'PS256', 'ES256', 'EdDSA']);
@@ -41,7 +52,13 @@ const issuer = z
     kind: z.literal('platform').optional(),
     tenant: tenantSlug.optional(),
     claims: z
-      .strictObject({ tenant: z.string().default('tenant_id'), tier: z.string().default('tier'), user: z.string().default('sub') })
+      .strictObject({
+        tenant: z.string().default('tenant_id'),
+        tier: z.string().default('tier'),
+        user: z.string().default('sub'),
+        /** Absent: tokens name no team. */
+        team: z.string().min(1).optional(),
+      })
       .prefault({}),
     tokenType: z.string().default('at+jwt'),
     maxTokenAgeSeconds: positiveInt.default(3_600),
@@ -93,6 +110,8 @@ const model = z.strictObject({
   deployments: z.array(deployment).min(1),
   /** Tokens of prompt and answer together; a longer prompt is refused before any upstream call. */
   contextTokens: positiveInt.default(128_000),
+  /** The longest answer: what a hard budget sets aside for a request that names no limit of its own. */
+  outputTokensMax: positiveInt.default(16_384),
   /** Embedding models only. */
   dimensions: positiveInt.max(3_072).optional(),
   /** Prices of a model the price file does not know, USD per million tokens. */
@@ -314,6 +333,7 @@ export type Config = z.output<typeof configSchema>;
 export type ProviderConfig = Config['providers'][number];
 export type SimulatedProviderConfig = z.output<typeof simulatedProvider>;
 export type OpenAiCompatibleProviderConfig = z.output<typeof openaiCompatibleProvider>;
+export type TierConfig = z.output<typeof tier>;
 export type ModelConfig = z.output<typeof model>;
 export type IssuerConfig = z.output<typeof issuer>;
 export type MasterKeyConfig = z.output<typeof masterKey>;

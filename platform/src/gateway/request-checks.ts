@@ -37,6 +37,7 @@ const singletons = new Set([
   'transfer-encoding',
   'expect',
   'idempotency-key',
+  'x-session-id',
 ]);
 
 function checkDuplicates(headers: IncomingMessage['headers'], rawHeaders: readonly string[]): void {

@@ -69,6 +69,7 @@ function model(id: string, ...deployments: (readonly [provider: string, model: s
     id,
     kind: 'chat',
     contextTokens: 1_000,
+    outputTokensMax: 16_384,
     deployments: deployments.map(([provider, upstream, concurrency]) => ({
       provider,
       model: upstream,

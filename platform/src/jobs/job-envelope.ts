@@ -7,6 +7,7 @@ import { parseTenantId } from '../primitives/ids.ts';
 import type { JobFacts } from '../rag/job-queue.ts';
 import { mintPrincipal } from '../tenancy/mint-principal.ts';
 import type { Principal } from '../tenancy/principal.ts';
+import type { ScopePolicy } from '../tenancy/tenant.ts';
 
 export class JobEnvelopes {
   readonly #key: Uint8Array;
@@ -24,6 +25,8 @@ export class JobEnvelopes {
       user: principal.user,
       keyId: principal.keyId,
       ...(principal.tier !== undefined && { tier: principal.tier }),
+      ...(principal.team !== undefined && { team: principal.team }),
+      ...(principal.keyPolicy !== undefined && { keyPolicy: principal.keyPolicy }),
       job: jobText(job),
     };
     const body = Buffer.from(JSON.stringify(claims), 'utf8').toString('base64url');
@@ -39,7 +42,8 @@ export class JobEnvelopes {
     const claims = JSON.parse(Buffer.from(body, 'base64url').toString('utf8')) as EnvelopeClaims;
     const tenantId = parseTenantId(claims.tenantId);
     if (claims.version !== 1 || tenantId === undefined || claims.job !== jobText(job)) return undefined;
-    return mintPrincipal({ tenantId, kind: 'job', user: claims.user, keyId: claims.keyId, tier: claims.tier });
+    const { user, keyId, tier, team, keyPolicy } = claims;
+    return mintPrincipal({ tenantId, kind: 'job', user, keyId, tier, team, keyPolicy });
   }
 
   #mac(body: string): Buffer {
@@ -53,6 +57,9 @@ interface EnvelopeClaims {
   readonly user: string;
   readonly keyId: string;
   readonly tier?: string;
+  readonly team?: string;
+  /** As it was when the job was sealed: what is done behind a key's request spends what the key may. */
+  readonly keyPolicy?: ScopePolicy;
   readonly job: string;
 }
 

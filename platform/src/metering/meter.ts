@@ -25,6 +25,17 @@ export interface Meter {
    * Throws `metering_unavailable` when the journal cannot take it; the event is lost to the ledger then, and the caller must fail.
    */
   record(facts: UsageFacts): UsageEvent;
+  /** What a call would cost at most, in whole nano-dollars; 0 when nobody knows a price. */
+  quote(call: QuotedCall): number;
+}
+
+export interface QuotedCall {
+  /** Public model id. */
+  readonly model: string;
+  /** Who may answer it. */
+  readonly sources: readonly { readonly provider: string; readonly upstreamModel: string }[];
+  readonly inputTokens: number;
+  readonly outputTokens: number;
 }
 
 export interface MeterParts {
@@ -53,6 +64,11 @@ export function createMeter({ priceBook, journal, ids, clock }: MeterParts): Met
       };
       journal.append(event);
       return event;
+    },
+    quote({ model, sources, inputTokens, outputTokens }) {
+      const call = { model, usage: { inputTokens, outputTokens }, serviceTier: 'default', atMs: clock.nowMs() };
+      const costs = sources.map((source) => Number(priceUsage(priceBook, { ...call, ...source }).cost ?? 0n));
+      return Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, ...costs));
     },
   };
 }

@@ -24,6 +24,15 @@ export interface UsageEvent {
   readonly cost: NanoUsd | null;
   readonly costLines: readonly CostLine[];
   readonly priceVersion: string;
+  /** Where its money counts, beside the tenant's bill: parts of the tenant and calendar periods, as its limits name them. */
+  readonly budgets?: readonly EventBudget[] | undefined;
+}
+
+export interface EventBudget {
+  readonly scope: string;
+  readonly period: string;
+  readonly limitNanoUsd: number;
+  readonly endsAtMs: number;
 }
 
 export interface CostLine {

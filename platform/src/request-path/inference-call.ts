@@ -6,6 +6,8 @@ import type { TenantScope } from '../tenancy/tenant-scope.ts';
 export interface InferenceCall {
   readonly scope: TenantScope;
   readonly requestId: string;
+  /** As the client names it. */
+  readonly sessionId?: string | undefined;
   readonly endpoint: UsageEvent['endpoint'];
   /** OpenAI body of the endpoint, validated. */
   readonly body: Readonly<Record<string, unknown>>;

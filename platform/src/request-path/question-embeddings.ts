@@ -27,9 +27,9 @@ export class QuestionEmbeddings {
   }
 
   async #embed(model: string): Promise<readonly Float32Array[]> {
-    const { scope, requestId, signal, endpoint, queries } = this.#asked;
+    const { scope, requestId, sessionId, signal, endpoint, queries } = this.#asked;
     const body = { model, input: queries, encoding_format: 'float' };
-    const served = await serveEmbedding(this.#parts, { scope, requestId, signal, endpoint, body });
+    const served = await serveEmbedding(this.#parts, { scope, requestId, sessionId, signal, endpoint, body });
     const items = served.parsed['data'] as readonly { readonly embedding: readonly number[] }[];
     const embeddings = items.map((item) => Float32Array.from(item.embedding));
     assertEmbedded(embeddings, queries.length);

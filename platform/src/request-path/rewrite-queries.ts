@@ -41,7 +41,7 @@ export async function rewriteQueries(parts: RewritingParts, asked: RewritableQue
 
 async function rewriteByModel(
   parts: RewritingParts,
-  { scope, requestId, endpoint, signal }: RewritableQuestions,
+  { scope, requestId, sessionId, endpoint, signal }: RewritableQuestions,
   { query, model }: { readonly query: string; readonly model: string },
 ): Promise<string> {
   const messages = [
@@ -51,7 +51,7 @@ async function rewriteByModel(
   const body = { model, messages, temperature: 0, max_tokens: answerTokensMax };
   try {
     signal.throwIfAborted();
-    const { parsed } = await serveCompletion(parts, { scope, requestId, endpoint, signal, body });
+    const { parsed } = await serveCompletion(parts, { scope, requestId, sessionId, endpoint, signal, body });
     return queryIn(parsed) ?? query;
   } catch (error) {
     // Too slow, out of budget, not allowed, not reachable: what the tenant asked for is the search.

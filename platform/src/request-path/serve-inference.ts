@@ -7,7 +7,7 @@
  * Nothing here mutates the request. Ownership of the slot and of the reservation passes to a Turn; the Turn of a stream passes to
  * the stream, which ends it however it ends. Nothing here waits for the database.
  */
-import type { Admission } from '../admission/admit.ts';
+import type { Admission, Demand } from '../admission/admit.ts';
 import { estimateInputTokens, type OutputEstimates } from '../admission/estimate.ts';
 import { BulkheadError, quoteInput } from '../errors/bulkhead-error.ts';
 import type { Inference, ModelRoute } from '../inference/deployments.ts';
@@ -18,6 +18,7 @@ import type { Clock } from '../primitives/clock.ts';
 import type { FairQueue, Ticket } from '../scheduler/fair-queue.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
+import { callerOf } from './caller-of.ts';
 import { assertFitsContext } from './context-window.ts';
 import type { InferenceCall, ServedFacts } from './inference-call.ts';
 import { ServedStream } from './served-stream.ts';
@@ -87,7 +88,7 @@ async function serveWhole(parts: InferenceParts, call: InferenceCall, kind: 'cha
   }
 }
 
-const noOutput = { tokens: 0, isDemanded: true };
+const noOutput = { tokens: 0, isDemanded: true, tokensMax: 0 };
 
 /** Model and size, then 5 admission, then 6 scheduler. What it returns is held and must be ended. */
 async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat' | 'embedding'): Promise<Turn> {
@@ -97,13 +98,15 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
   const inputTokens = estimateInputTokens(body);
   assertFitsContext(body, inputTokens, route.model.contextTokens);
   parts.meter.assertReady();
-  const output = kind === 'chat' ? parts.estimates.reserve(scope, body) : noOutput;
-  const reservation = await parts.admission.admit({ scope, workClass: 'interactive', inputTokens, output });
+  const caller = callerOf(call);
+  const output = kind === 'chat' ? parts.estimates.reserve(scope, body, route.model.outputTokensMax) : noOutput;
+  const costOf = costOfRoute(parts, route);
+  const reservation = await parts.admission.admit({ scope, caller, workClass: 'interactive', inputTokens, output, costOf });
   try {
     const ticket: Ticket = {
       poolId: route.poolId,
       tenantId: scope.tenantId,
-      user: scope.principal.user,
+      user: caller.user,
       workClass: 'interactive',
       weight: scope.policy.weight,
       inputTokens,
@@ -128,6 +131,12 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
     reservation.release();
     throw error;
   }
+}
+
+/** What so many tokens cost at most, whichever deployment answers. */
+export function costOfRoute({ meter }: Pick<InferenceParts, 'meter'>, { model, deployments }: ModelRoute): Demand['costOf'] {
+  const sources = deployments.map(({ provider, upstreamModel }) => ({ provider: provider.id, upstreamModel }));
+  return (inputTokens, outputTokens) => meter.quote({ model: model.id, sources, inputTokens, outputTokens });
 }
 
 /** A model the tenant may not use answers exactly as one that does not exist. */

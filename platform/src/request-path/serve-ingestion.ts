@@ -5,7 +5,7 @@
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { IdSource } from '../primitives/ids.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
-import type { InferenceParts } from './serve-inference.ts';
+import { costOfRoute, type InferenceParts } from './serve-inference.ts';
 import { Turn } from './turn.ts';
 
 export interface IngestionEmbedding {
@@ -22,9 +22,9 @@ const callShareOfLimit = 0.25;
 
 /** Tokens of one call that the tenant's limits can hold. */
 export function ingestionCallTokensMax({ policy, principal }: TenantScope): number {
+  const limits = [policy.limits, principal.keyPolicy?.limits, policy.perTeam?.limits, policy.perUser?.limits];
   const perMinute = Math.min(
-    policy.limits.tokensPerMinute ?? Number.POSITIVE_INFINITY,
-    principal.keyLimits?.tokensPerMinute ?? Number.POSITIVE_INFINITY,
+    ...limits.flatMap((own) => [own?.tokensPerMinute ?? Number.POSITIVE_INFINITY, own?.inputTokensPerMinute ?? Number.POSITIVE_INFINITY]),
   );
   return Math.min(callTokensMax, Math.floor(perMinute * callShareOfLimit));
 }
@@ -59,10 +59,12 @@ async function takeTurn(parts: InferenceParts, { scope, model, texts, signal }: 
     throw new BulkheadError('model_not_found', 'The embedding model of the vector store is not configured any more.');
   const inputTokens = texts.reduce((sum, text) => sum + Math.ceil(Buffer.byteLength(text) / 4), 0);
   meter.assertReady();
-  const output = { tokens: 0, isDemanded: true };
-  const reservation = await parts.admission.admit({ scope, workClass: 'batch', inputTokens, output });
+  const output = { tokens: 0, isDemanded: true, tokensMax: 0 };
+  const { user } = scope.principal;
+  const costOf = costOfRoute(parts, route);
+  const reservation = await parts.admission.admit({ scope, caller: { user }, workClass: 'batch', inputTokens, output, costOf });
   try {
-    const { tenantId, user } = scope.principal;
+    const { tenantId } = scope.principal;
     const { poolId } = route;
     const { weight } = scope.policy;
     const size = { inputTokens, predictedOutputTokens: 0, bytes: inputTokens * 4 };

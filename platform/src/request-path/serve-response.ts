@@ -31,6 +31,7 @@ export interface ResponseParts extends InferenceParts {
 export interface ResponseCall {
   readonly scope: TenantScope;
   readonly requestId: string;
+  readonly sessionId?: string | undefined;
   readonly request: ResponseRequest;
   readonly signal: AbortSignal;
 }
@@ -70,7 +71,7 @@ interface Prepared {
 }
 
 async function prepare(parts: ResponseParts, call: ResponseCall): Promise<Prepared> {
-  const { scope, request, requestId, signal } = call;
+  const { scope, request, requestId, sessionId, signal } = call;
   const history = await historyOf(scope, request);
   const found = await searchFiles(parts, call);
   const context = found === undefined ? undefined : assembleContext(scope, found.chunks, parts.contextTokensMax);
@@ -83,7 +84,7 @@ async function prepare(parts: ResponseParts, call: ResponseCall): Promise<Prepar
   transcript.begin();
   if (found !== undefined) transcript.fileSearch(found.queries, found.chunks.map(searchResult));
   const body = chatBodyOf(request, history, context?.systemMessage);
-  return { transcript, context, inference: { scope, requestId, signal, endpoint: 'responses', body } };
+  return { transcript, context, inference: { scope, requestId, sessionId, signal, endpoint: 'responses', body } };
 }
 
 /** Items of the conversation so far: each earlier turn's input, then its output. */
@@ -99,13 +100,14 @@ async function historyOf(scope: TenantScope, request: ResponseRequest): Promise<
 }
 
 async function searchFiles(parts: ResponseParts, call: ResponseCall) {
-  const { scope, requestId, request, signal } = call;
+  const { scope, requestId, sessionId, request, signal } = call;
   const question = questionOf(request);
   if (request.fileSearch === undefined || question.trim() === '') return undefined;
   const { vectorStoreIds, maxNumResults, scoreThreshold, weights, filter } = request.fileSearch;
   return parts.retrieval.search({
     scope,
     requestId,
+    sessionId,
     signal,
     endpoint: 'responses',
     storeIds: vectorStoreIds,

@@ -15,6 +15,7 @@ import { type RewritingParts, rewriteQueries } from './rewrite-queries.ts';
 export interface RetrievalQuery {
   readonly scope: TenantScope;
   readonly requestId: string;
+  readonly sessionId?: string | undefined;
   readonly signal: AbortSignal;
   readonly endpoint: UsageEvent['endpoint'];
   /** 1 to 16 stores; one that is absent (or another tenant's) is `not_found`. */

@@ -44,6 +44,7 @@ export class Turn {
   constructor(facts: TurnFacts) {
     this.facts = facts;
     this.#permitAtMs = facts.clock.monotonicMs();
+    facts.reservation.dispatched();
   }
 
   /** Time since the permit was granted: what the upstream has taken so far. */
@@ -64,14 +65,17 @@ export class Turn {
     this.#mode = 'ended';
     const { scope, requestId, endpoint, route, reservation, permit, meter } = this.facts;
     const { inputTokens, outputTokens } = delivered.usage;
+    let costNanoUsd = 0;
     try {
       const { tenantId, keyId, user } = scope.principal;
-      const event = meter.record({ tenantId, keyId, user, requestId, endpoint, model: route.model.id, ...delivered });
+      const { budgets } = reservation;
+      const event = meter.record({ tenantId, keyId, user, requestId, endpoint, model: route.model.id, budgets, ...delivered });
+      costNanoUsd = Number(event.cost ?? 0n);
       this.#observe(event);
       return event;
     } finally {
       permit.finish({ inputTokens, outputTokens });
-      reservation.settle({ tokens: inputTokens + outputTokens });
+      reservation.settle({ inputTokens, outputTokens, costNanoUsd });
     }
   }
 

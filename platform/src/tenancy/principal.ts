@@ -1,4 +1,5 @@
 import type { TenantId } from '../primitives/ids.ts';
+import type { ScopePolicy } from './tenant.ts';
 
 /** What a verified credential says. Produced by `auth/`, and for background work by a signed job envelope. */
 export interface PrincipalFacts {
@@ -10,14 +11,10 @@ export interface PrincipalFacts {
   readonly keyId: string;
   /** A platform issuer may name the tier in a claim; it wins over the tenant's stored tier. */
   readonly tier?: string | undefined;
-  /** Limits of the key itself, beside those of the tenant. */
-  readonly keyLimits?:
-    | {
-        readonly requestsPerMinute?: number | undefined;
-        readonly tokensPerMinute?: number | undefined;
-        readonly concurrency?: number | undefined;
-      }
-    | undefined;
+  /** A part of the tenant with limits of its own, as the key or a claim of the token names it. */
+  readonly team?: string | undefined;
+  /** What the key itself may use, beside the limits of the tenant. */
+  readonly keyPolicy?: ScopePolicy | undefined;
 }
 
 /** The key to the constructor; reached only through `mint-principal.ts`. */
@@ -34,7 +31,8 @@ export class Principal {
   readonly user: string;
   readonly keyId: string;
   readonly tier: string | undefined;
-  readonly keyLimits: PrincipalFacts['keyLimits'];
+  readonly team: string | undefined;
+  readonly keyPolicy: ScopePolicy | undefined;
 
   private constructor(facts: PrincipalFacts) {
     this.tenantId = facts.tenantId;
@@ -42,7 +40,8 @@ export class Principal {
     this.user = facts.user;
     this.keyId = facts.keyId;
     this.tier = facts.tier;
-    this.keyLimits = facts.keyLimits;
+    this.team = facts.team;
+    this.keyPolicy = facts.keyPolicy;
     Object.freeze(this);
   }
 

@@ -1,6 +1,6 @@
 import type { TenantId } from '../primitives/ids.ts';
 import type { OperatorScope } from './operator-scope.ts';
-import type { LimitPolicy, Tenant, TenantIsolation, TenantOverrides, TenantState } from './tenant.ts';
+import type { BudgetPolicy, LimitPolicy, Tenant, TenantIsolation, TenantOverrides, TenantState } from './tenant.ts';
 
 export const changesPerReadMax = 1_000;
 
@@ -26,6 +26,9 @@ export interface ApiKeyRecord {
   readonly pepperVersion: number;
   readonly lastFour: string;
   readonly limits: LimitPolicy;
+  readonly budget?: BudgetPolicy | undefined;
+  /** Part of the tenant it belongs to. */
+  readonly team?: string | undefined;
   readonly createdAtMs: number;
   readonly expiresAtMs?: number | undefined;
   readonly revokedAtMs?: number | undefined;

@@ -9,7 +9,7 @@ import { assert } from '../primitives/assert.ts';
 import type { TenantId } from '../primitives/ids.ts';
 import type { TenantCapabilities } from './capabilities.ts';
 import { Principal } from './principal.ts';
-import { effectivePolicy, type Tenant, type TierPolicy } from './tenant.ts';
+import { effectivePolicy, type Tenant, type TenantPolicy, type TierPolicy } from './tenant.ts';
 
 const open: unique symbol = Symbol('open');
 
@@ -17,14 +17,14 @@ export class TenantScope implements TenantCapabilities {
   readonly #sealed = true;
   readonly principal: Principal;
   readonly tenant: Tenant;
-  readonly policy: TierPolicy;
+  readonly policy: TenantPolicy;
   readonly files: TenantCapabilities['files'];
   readonly vectorStores: TenantCapabilities['vectorStores'];
   readonly responses: TenantCapabilities['responses'];
   readonly usage: TenantCapabilities['usage'];
   readonly idempotency: TenantCapabilities['idempotency'];
 
-  private constructor(principal: Principal, tenant: Tenant, policy: TierPolicy, capabilities: TenantCapabilities) {
+  private constructor(principal: Principal, tenant: Tenant, policy: TenantPolicy, capabilities: TenantCapabilities) {
     this.principal = principal;
     this.tenant = tenant;
     this.policy = policy;
@@ -40,7 +40,7 @@ export class TenantScope implements TenantCapabilities {
     return this.principal.tenantId;
   }
 
-  static [open](principal: Principal, tenant: Tenant, policy: TierPolicy, capabilities: TenantCapabilities): TenantScope {
+  static [open](principal: Principal, tenant: Tenant, policy: TenantPolicy, capabilities: TenantCapabilities): TenantScope {
     return new TenantScope(principal, tenant, policy, capabilities);
   }
 

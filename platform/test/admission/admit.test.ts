@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 import { MemoryLimitStore } from '../../src/adapters/memory/limit-store.ts';
-import { createAdmission } from '../../src/admission/admit.ts';
+import { type Admission, createAdmission, type Demand } from '../../src/admission/admit.ts';
 import { createOutputEstimates, estimateInputTokens } from '../../src/admission/estimate.ts';
 import { goDuration, rateLimitHeaders } from '../../src/admission/rate-limit-headers.ts';
 import { BulkheadError } from '../../src/errors/bulkhead-error.ts';
@@ -14,7 +14,13 @@ import { openTenantScope, type TenantScope } from '../../src/tenancy/tenant-scop
 import { tenantId } from '../support/embedded-database.ts';
 
 function scopeWith(limits: LimitPolicy, keyLimits: LimitPolicy = {}, tenant = 'acme'): TenantScope {
-  const principal = mintPrincipal({ tenantId: tenantId(tenant), kind: 'api-key', user: 'u', keyId: 'k1', keyLimits });
+  const principal = mintPrincipal({
+    tenantId: tenantId(tenant),
+    kind: 'api-key',
+    user: 'u',
+    keyId: 'k1',
+    keyPolicy: { limits: keyLimits },
+  });
   const record = {
     id: principal.tenantId,
     name: tenant,
@@ -30,7 +36,16 @@ function scopeWith(limits: LimitPolicy, keyLimits: LimitPolicy = {}, tenant = 'a
 function openAdmission() {
   const clock = new ManualClock();
   const store = new MemoryLimitStore(clock);
-  return { clock, store, admission: createAdmission({ store, clock, ids: countingIds(), leaseMs: 30_000 }) };
+  const admission = withoutMoney(createAdmission({ store, clock, ids: countingIds(), leaseMs: 30_000 }));
+  return { clock, store, admission };
+}
+
+/** Demands of one user that cost nothing. */
+function withoutMoney(admission: Admission) {
+  return {
+    admit: (demand: Omit<Demand, 'caller' | 'costOf'>) => admission.admit({ caller: { user: 'u' }, costOf: () => 0, ...demand }),
+    [Symbol.asyncDispose]: () => admission[Symbol.asyncDispose](),
+  };
 }
 
 /** Ids of another process. */
@@ -39,8 +54,9 @@ function prefixedIds(mark: string): IdSource {
   return { next: (prefix) => mark + ids.next(prefix) };
 }
 
-const learned = (tokens: number) => ({ tokens, isDemanded: false });
-const demanded = (tokens: number) => ({ tokens, isDemanded: true });
+const learned = (tokens: number) => ({ tokens, isDemanded: false, tokensMax: 16_384 });
+const demanded = (tokens: number) => ({ tokens, isDemanded: true, tokensMax: tokens });
+const outputTokens = (tokens: number) => ({ inputTokens: 0, outputTokens: tokens, costNanoUsd: 0 });
 const settled = () => new Promise((resolve) => setImmediate(resolve));
 
 async function refusal(work: Promise<unknown>): Promise<BulkheadError> {
@@ -75,19 +91,20 @@ describe('admission', () => {
   it('lesson 2: reserves the largest of several caps, and an expectation when there is none', () => {
     const estimates = createOutputEstimates();
     const scope = scopeWith({});
-    expect(estimates.reserve(scope, { model: 'm', max_tokens: 1, max_completion_tokens: 10_000 })).toEqual({
+    expect(estimates.reserve(scope, { model: 'm', max_tokens: 1, max_completion_tokens: 10_000 }, 16_384)).toEqual({
       tokens: 10_000,
       isDemanded: true,
+      tokensMax: 10_000,
     });
-    expect(estimates.reserve(scope, { model: 'm', max_tokens: 7, n: 3 })).toEqual({ tokens: 21, isDemanded: true });
-    expect(estimates.reserve(scope, { model: 'm' })).toMatchObject({ isDemanded: false });
-    expect(estimates.reserve(scope, { model: 'm' }).tokens).toBeGreaterThan(100);
+    expect(estimates.reserve(scope, { model: 'm', max_tokens: 7, n: 3 }, 16_384)).toEqual({ tokens: 21, isDemanded: true, tokensMax: 21 });
+    expect(estimates.reserve(scope, { model: 'm' }, 16_384)).toMatchObject({ isDemanded: false });
+    expect(estimates.reserve(scope, { model: 'm' }, 16_384).tokens).toBeGreaterThan(100);
   });
 
   it('lesson 3: a limit smaller than the usual estimate still admits a small request', async () => {
     const { admission } = openAdmission();
     const scope = scopeWith({ tokensPerMinute: 100 });
-    const output = createOutputEstimates().reserve(scope, { model: 'm' });
+    const output = createOutputEstimates().reserve(scope, { model: 'm' }, 16_384);
     expect(output.tokens).toBeLessThanOrEqual(25);
     await admission.admit({ scope, inputTokens: 90, output });
   });
@@ -112,9 +129,9 @@ describe('admission', () => {
       const tokens = index % 4 === 0 ? 0 : (index * 37) % 900;
       used += tokens;
       if (tokens === 0) reservation.release();
-      else reservation.settle({ tokens });
+      else reservation.settle(outputTokens(tokens));
       reservation.release();
-      reservation.settle({ tokens: 999_999 });
+      reservation.settle(outputTokens(999_999));
     }
     await settled();
     expect(await store.liveCount()).toBe(0);
@@ -144,7 +161,7 @@ describe('admission', () => {
       // The process dies: nobody renews or settles any more. Another one reaps.
       await admission[Symbol.asyncDispose]();
       await pass(30_000);
-      await using survivor = createAdmission({ store, clock, ids: prefixedIds('second-'), leaseMs: 30_000 });
+      await using survivor = withoutMoney(createAdmission({ store, clock, ids: prefixedIds('second-'), leaseMs: 30_000 }));
       await pass(10_000);
       expect(await store.liveCount()).toBe(0);
       const next = await survivor.admit({ scope, inputTokens: 1, output: learned(0) });

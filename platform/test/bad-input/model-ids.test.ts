@@ -11,6 +11,7 @@ const model: ModelConfig = {
   id: 'openai/gpt-4o',
   kind: 'chat',
   contextTokens: 1_000,
+  outputTokensMax: 16_384,
   deployments: [{ provider: 'p', model: 'm', limits: {} }],
 };
 const inference = createInference({ models: [model], providers: [{ id: 'p' } as Provider], clock: systemClock });

@@ -5,18 +5,19 @@
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { LimitScope, LimitStore, ReserveOutcome } from '../../src/admission/limit-store.ts';
+import type { BudgetSource, LimitScope, LimitStore, ReserveOutcome } from '../../src/admission/limit-store.ts';
 import { ManualClock } from '../../src/primitives/clock.ts';
 import type { LimitPolicy } from '../../src/tenancy/tenant.ts';
-import { describeLimitHistories } from './limit-store-histories.ts';
+import { describeLimitBudgets } from './limit-store-budgets.ts';
+import { describeLimitHistories, used } from './limit-store-histories.ts';
 
-type OpenLimitStore = (clock: ManualClock) => Promise<LimitStore>;
+export type OpenLimitStore = (clock: ManualClock, budgets?: BudgetSource) => Promise<LimitStore>;
 
 const scope = (key: string, limits: LimitPolicy, name: LimitScope['name'] = 'tenant'): LimitScope => ({ name, key, limits });
 const request = (reservationId: string, scopes: readonly LimitScope[], tokens = 0) => ({
   reservationId,
   leaseMs: 30_000,
-  amounts: { requests: 1, tokens },
+  amounts: used(tokens),
   scopes,
 });
 
@@ -26,6 +27,7 @@ export function describeLimitStore(name: string, open: OpenLimitStore): void {
     describeSettlement(open);
     describeProperties(open);
     describeLimitHistories(open);
+    describeLimitBudgets(open);
   });
 }
 
@@ -39,6 +41,8 @@ function describeLimits(open: OpenLimitStore): void {
     ['requests', { requestsPerMinute: 3 }, 'requests', 0],
     ['tokens', { tokensPerMinute: 300 }, 'tokens', 100],
     ['concurrency', { concurrency: 3 }, 'concurrency', 0],
+    ['input tokens', { inputTokensPerMinute: 99 }, 'input_tokens', 100],
+    ['output tokens', { outputTokensPerMinute: 201 }, 'output_tokens', 100],
   ] as const)('admits n by %s and refuses n + 1, naming the limit that bound', async (_, limits, dimension, tokens) => {
     const { store } = await opened(open);
     const tenant = scope('t', limits);
@@ -141,9 +145,9 @@ function describeSettlement(open: OpenLimitStore): void {
     const { store } = await opened(open);
     const tenant = scope('t', { requestsPerMinute: 2, tokensPerMinute: 100 });
     await store.reserve(request('a', [tenant], 100));
-    await store.settle('a', { tokens: 0 });
+    await store.settle('a', used(0));
     expect(await store.reserve(request('b', [tenant], 100))).toMatchObject({ kind: 'reserved' });
-    await store.settle('b', { tokens: 0 });
+    await store.settle('b', used(0));
     expect(await store.reserve(request('c', [tenant], 1))).toMatchObject({ kind: 'denied', binding: { dimension: 'requests' } });
   });
 
@@ -151,7 +155,7 @@ function describeSettlement(open: OpenLimitStore): void {
     const { clock, store } = await opened(open);
     const tenant = scope('t', { tokensPerMinute: 600 });
     await store.reserve(request('a', [tenant], 10));
-    await store.settle('a', { tokens: 1_210 });
+    await store.settle('a', used(1_210));
     expect(await store.reserve(request('b', [tenant], 10))).toMatchObject({ kind: 'denied', retryAfterMs: 62_000 });
     clock.advance(62_000);
     expect((await store.reserve(request('b', [tenant], 10))).kind).toBe('reserved');
@@ -162,8 +166,8 @@ function describeSettlement(open: OpenLimitStore): void {
     const tenant = scope('t', { requestsPerMinute: 5 });
     const first = await store.reserve(request('a', [tenant]));
     expect(await store.reserve(request('a', [tenant]))).toEqual(first);
-    expect(await store.settle('a', { tokens: 0 })).toBe('settled');
-    expect(await store.settle('a', { tokens: 0 })).toBe('unknown');
+    expect(await store.settle('a', used(0))).toBe('settled');
+    expect(await store.settle('a', used(0))).toBe('unknown');
     expect(await store.reserve(request('a', [tenant]))).toEqual({ kind: 'spent' });
   });
 
@@ -173,15 +177,15 @@ function describeSettlement(open: OpenLimitStore): void {
     await store.reserve(request('a', [tenant], 500));
     clock.advance(29_999);
     expect(await store.reap()).toBe(0);
-    await store.renew('a', 30_000, { tokens: 40 });
+    await store.renew('a', 30_000, used(40));
     clock.advance(30_000);
     expect(await store.reap()).toBe(1);
     expect(await store.liveCount()).toBe(0);
     expect((await store.reserve(request('b', [tenant], 1))).kind).toBe('reserved');
-    await store.settle('b', { tokens: 1 });
-    expect(await store.settle('a', { tokens: 900 })).toBe('corrected_after_reap');
-    expect(await store.settle('a', { tokens: 900 })).toBe('unknown');
-    expect(await store.renew('a', 30_000, { tokens: 1 })).toBe(false);
+    await store.settle('b', used(1));
+    expect(await store.settle('a', used(900))).toBe('corrected_after_reap');
+    expect(await store.settle('a', used(900))).toBe('unknown');
+    expect(await store.renew('a', 30_000, used(1))).toBe(false);
     expect(await store.reserve(request('c', [tenant], 500))).toMatchObject({ kind: 'denied', binding: { dimension: 'tokens' } });
   });
 
@@ -190,8 +194,8 @@ function describeSettlement(open: OpenLimitStore): void {
     const { clock, store } = await opened(open);
     const tenant = scope('t', { tokensPerMinute: 1_000 });
     await store.reserve(request('a', [tenant], 500));
-    await store.renew('a', 30_000, { tokens: 900 });
-    await store.renew('a', 30_000, { tokens: 100 });
+    await store.renew('a', 30_000, used(900));
+    await store.renew('a', 30_000, used(100));
     clock.advance(30_000);
     expect(await store.reap()).toBe(1);
     // The 500 reserved have refilled in half a minute; the 400 beyond them are new.
@@ -200,7 +204,7 @@ function describeSettlement(open: OpenLimitStore): void {
       return probe.kind === 'reserved' ? probe.states.find((state) => state.dimension === 'tokens')?.remaining : undefined;
     };
     expect(await tokensLeft('b')).toBe(600);
-    await store.settle('a', { tokens: 950 });
+    await store.settle('a', used(950));
     expect(await tokensLeft('c')).toBe(550);
   });
 
@@ -210,8 +214,8 @@ function describeSettlement(open: OpenLimitStore): void {
     const tenant = scope('t', { tokensPerMinute: 100, concurrency: 1 });
     await expect(store.reserve(request('bad', [tenant], tokens))).rejects.toThrow();
     await store.reserve(request('a', [tenant], 10));
-    await expect(store.settle('a', { tokens })).rejects.toThrow();
-    await store.settle('a', { tokens: 0 });
+    await expect(store.settle('a', used(tokens))).rejects.toThrow();
+    await store.settle('a', used(0));
     expect(await store.reserve(request('b', [tenant], 100))).toMatchObject({ kind: 'reserved' });
   });
 }
@@ -304,8 +308,8 @@ function describeProperties(open: OpenLimitStore): void {
       if (outcome.kind !== 'reserved') {
         clock.advance(30_001);
         await store.reap();
-      } else if (index % 3 === 0) await store.settle(`r${index}`, { tokens: index % 20 });
-      else if (index % 3 === 1) await store.settle(`r${index}`, { tokens: 0 });
+      } else if (index % 3 === 0) await store.settle(`r${index}`, used(index % 20));
+      else if (index % 3 === 1) await store.settle(`r${index}`, used(0));
       // Every third holder dies without a word; its lease runs out.
     }
     clock.advance(30_001);
@@ -346,7 +350,7 @@ async function settleOne(settling: {
   const [id] = [...model.live.keys()].slice(next.pick % Math.max(1, model.live.size));
   if (id === undefined) return;
   const { tokens = 0 } = model.live.get(id) ?? {};
-  expect(await store.settle(id, { tokens: next.tokens })).toBe('settled');
+  expect(await store.settle(id, used(next.tokens))).toBe('settled');
   model.tokens.add(tokens - next.tokens);
   model.live.delete(id);
 }

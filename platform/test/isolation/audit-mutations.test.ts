@@ -69,7 +69,15 @@ vi.mock(import('../../src/auth/verify-jwt.ts'), async (original) => {
     const speaksFor = issuers.get(String(claims['iss']))?.speaksFor;
     if (speaksFor?.kind !== 'tenant') return actual.verifyJwt(token, issuers, clock);
     const times = { issuedAtMs: Date.now(), expiresAtMs: Date.now() + 60_000 };
-    return { tenantId: speaksFor.tenantId, subject: 'x', user: 'x', tier: undefined, issuer: String(claims['iss']), ...times };
+    return {
+      tenantId: speaksFor.tenantId,
+      subject: 'x',
+      user: 'x',
+      tier: undefined,
+      team: undefined,
+      issuer: String(claims['iss']),
+      ...times,
+    };
   };
   return { ...actual, verifyJwt };
 });

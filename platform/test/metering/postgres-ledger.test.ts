@@ -1,5 +1,6 @@
 import { sql } from 'kysely';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openBudgetSource } from '../../src/adapters/postgres/budget-spend.ts';
 import { openUsageReader, PostgresOperatorUsage, PostgresUsageLedger } from '../../src/adapters/postgres/usage-ledger.ts';
 import type { CostLine, UsageEvent } from '../../src/metering/usage-event.ts';
 import { nanoUsd } from '../../src/primitives/money.ts';
@@ -122,5 +123,59 @@ describe('the sums of usage', () => {
     const replayed = rows.filter((row) => row.model === 'replayed');
     expect(replayed).toHaveLength(200);
     expect(total(replayed).requests).toBe(200);
+  });
+});
+
+describe('the sums of budgets', () => {
+  let db: TestDatabase;
+  let ledger: PostgresUsageLedger;
+  beforeAll(async () => {
+    db = await openTestDatabase();
+    ledger = new PostgresUsageLedger(db.database);
+  });
+  afterAll(() => db[Symbol.asyncDispose]());
+
+  const now = Date.UTC(2026, 0, 15);
+  const budgetOf = (scope: string, period = '2026-01') => ({ scope, period, limitNanoUsd: 1e9, endsAtMs: Date.UTC(2026, 1, 1) });
+  const eventOf = (number: number, changes: Partial<UsageEvent> = {}) =>
+    usageEvent(number, { occurredAtMs: now, cost: nanoUsd(7n), budgets: [budgetOf('t:4.acme'), budgetOf('t:4.acme:u:3.ann')], ...changes });
+  const spent = (scope: string, period = '2026-01') => openBudgetSource(db.database, async () => {}).spentNanoUsd(scope, period);
+
+  // Planted: adding a replayed event again.
+  it('grow by each event once, in every level, a period at a time', async () => {
+    const events = Array.from({ length: 40 }, (_, index) => eventOf(index));
+    await ledger.append(events.slice(0, 30));
+    await ledger.append(events.slice(20));
+    await ledger.append(events);
+    await ledger.append([
+      eventOf(100, { cost: null }),
+      eventOf(101, { budgets: undefined }),
+      eventOf(102, { budgets: [budgetOf('t:4.acme', '2026-02')] }),
+    ]);
+    expect(await spent('t:4.acme')).toBe(280);
+    expect(await spent('t:4.acme:u:3.ann')).toBe(280);
+    expect(await spent('t:4.acme', '2026-02')).toBe(7);
+    expect(await spent('t:6.globex')).toBe(0);
+  });
+
+  it('are forgotten when their period ended long ago', async () => {
+    await ledger.append([eventOf(200)]);
+    await ledger.append([
+      eventOf(201, { occurredAtMs: Date.UTC(2026, 1, 1) + 34 * 86_400_000, budgets: [budgetOf('t:4.acme', '2026-03')] }),
+    ]);
+    expect(await spent('t:4.acme')).toBeGreaterThan(0);
+    const later = Date.UTC(2026, 1, 1) + 36 * 86_400_000;
+    await ledger.append([eventOf(202, { occurredAtMs: later, budgets: [{ ...budgetOf('t:4.acme', '2026-03'), endsAtMs: later }] })]);
+    expect(await spent('t:4.acme')).toBe(0);
+  });
+
+  it('are asked for after what waits in the journal', async () => {
+    const source = openBudgetSource(db.database, () => ledger.append([eventOf(300, { budgets: [budgetOf('t:4.acme', '2026-04')] })]));
+    expect(await source.spentNanoUsd('t:4.acme', '2026-04')).toBe(7);
+  });
+
+  it('are seen by no role that serves requests', async () => {
+    const asTenant = db.database.forTenant(principalOf('acme')).read((q) => sql`SELECT * FROM control.budget_spend`.execute(q));
+    await expect(asTenant).rejects.toMatchObject({ sqlState: '42501' });
   });
 });

@@ -5,7 +5,7 @@ import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
 import { parseTenantId, type TenantId } from '../../primitives/ids.ts';
 import type { OperatorScope } from '../../tenancy/operator-scope.ts';
-import type { Tenant } from '../../tenancy/tenant.ts';
+import type { BudgetPolicy, Tenant } from '../../tenancy/tenant.ts';
 import {
   type ApiKeyRecord,
   changesPerReadMax,
@@ -114,9 +114,10 @@ export class PostgresTenantDirectory implements TenantRegistry {
 
   async createApiKey(operator: OperatorScope, key: Omit<ApiKeyRecord, 'createdAtMs' | 'revokedAtMs'>): Promise<ApiKeyRecord> {
     const made = sql`
-      INSERT INTO control.api_key (id, tenant_id, name, environment, digest, pepper_version, last_four, limits, created_at_ms, expires_at_ms)
+      INSERT INTO control.api_key (id, tenant_id, name, environment, digest, pepper_version, last_four, limits, budget, team, created_at_ms, expires_at_ms)
       VALUES (${key.id}, ${key.tenantId}, ${key.name}, ${key.environment}, ${Buffer.from(key.digest)}, ${key.pepperVersion}, ${key.lastFour},
-        ${JSON.stringify(key.limits)}::jsonb, ${this.#clock.nowMs()}, ${key.expiresAtMs ?? null}) RETURNING *`;
+        ${JSON.stringify(key.limits)}::jsonb, ${key.budget === undefined ? null : JSON.stringify(key.budget)}::jsonb, ${key.team ?? null},
+        ${this.#clock.nowMs()}, ${key.expiresAtMs ?? null}) RETURNING *`;
     const [row] = await this.#write(operator, (db) => this.#change<ApiKeyRow>(db, 'api-key', made));
     assert(row !== undefined, 'an insert returns its row');
     return apiKeyOf(row);
@@ -192,6 +193,8 @@ interface ApiKeyRow {
   readonly pepper_version: number;
   readonly last_four: string;
   readonly limits: ApiKeyRecord['limits'];
+  readonly budget: BudgetPolicy | null;
+  readonly team: string | null;
   readonly created_at_ms: string;
   readonly expires_at_ms: string | null;
   readonly revoked_at_ms: string | null;
@@ -220,6 +223,8 @@ function apiKeyOf(row: ApiKeyRow): ApiKeyRecord {
     pepperVersion: row.pepper_version,
     lastFour: row.last_four,
     limits,
+    ...(row.budget !== null && { budget: row.budget }),
+    ...(row.team !== null && { team: row.team }),
     createdAtMs: Number(row.created_at_ms),
     ...(row.expires_at_ms !== null && { expiresAtMs: Number(row.expires_at_ms) }),
     ...(row.revoked_at_ms !== null && { revokedAtMs: Number(row.revoked_at_ms) }),

@@ -10,6 +10,7 @@ import { nanoUsd } from '../../primitives/money.ts';
 import type { UsageReader } from '../../tenancy/capabilities.ts';
 import type { OperatorScope } from '../../tenancy/operator-scope.ts';
 import type { UsageQuery, UsageRow } from '../../tenancy/usage.ts';
+import { addToBudgets } from './budget-spend.ts';
 import type { Database, Sql, TenantDatabase } from './database.ts';
 
 export class PostgresUsageLedger implements UsageLedger {
@@ -42,6 +43,7 @@ async function appendNew(db: Sql, events: readonly UsageEvent[]): Promise<void> 
     ON CONFLICT DO NOTHING`.execute(db);
   if (Number(numAffectedRows) < events.length) throw new SeenBefore();
   await addToSums(db, events);
+  await addToBudgets(db, events);
 }
 
 /** Tenant by tenant, because seeing which ids are new takes the tenant's context. Tenants in one order everywhere, so that two writers cannot wait for each other. */
@@ -58,6 +60,7 @@ async function appendUnseen(db: Sql, events: readonly UsageEvent[]): Promise<voi
     added.push(...own.filter((event) => ids.delete(event.id)));
   }
   await addToSums(db, added);
+  await addToBudgets(db, added);
 }
 
 /**

@@ -5,6 +5,7 @@ import type { InferenceCall } from '../../request-path/inference-call.ts';
 import { type InferenceParts, serveCompletion, serveEmbedding, serveStream } from '../../request-path/serve-inference.ts';
 import type { Answer, EventWriter, TenantExchange } from '../exchange.ts';
 import type { TenantRoute } from '../route.ts';
+import { sessionIdOf } from '../session-header.ts';
 import { validateBody } from '../validate.ts';
 import { chatRequestSchema, checkChatRequest } from './chat-request.ts';
 import { embeddingsRequestSchema } from './embeddings-request.ts';
@@ -81,7 +82,7 @@ async function embeddings(parts: InferenceRouteParts, exchange: TenantExchange):
 
 function callOf(exchange: TenantExchange, endpoint: InferenceCall['endpoint']): InferenceCall {
   const { scope, requestId, body, signal } = exchange;
-  return { scope, requestId, endpoint, body, signal };
+  return { scope, requestId, endpoint, body, signal, sessionId: sessionIdOf(exchange) };
 }
 
 function models(parts: InferenceRouteParts, exchange: TenantExchange): Answer {

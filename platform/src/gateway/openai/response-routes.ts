@@ -3,6 +3,7 @@ import type { Clock } from '../../primitives/clock.ts';
 import { type ResponseCall, type ResponseParts, serveResponse, serveResponseStream } from '../../request-path/serve-response.ts';
 import type { Answer, EventWriter, TenantExchange } from '../exchange.ts';
 import type { TenantRoute } from '../route.ts';
+import { sessionIdOf } from '../session-header.ts';
 import { notFound, pageRequestOf, validateBody } from '../validate.ts';
 import { responseRequestOf, responsesBodySchema } from './responses-request.ts';
 import { servedHeaders } from './served-headers.ts';
@@ -23,7 +24,8 @@ export function responseRoutes(parts: ResponseRouteParts): readonly TenantRoute[
 
 async function create(parts: ResponseRouteParts, exchange: TenantExchange): Promise<Answer> {
   const request = responseRequestOf(validateBody(responsesBodySchema, exchange.body));
-  const call: ResponseCall = { scope: exchange.scope, requestId: exchange.requestId, request, signal: exchange.signal };
+  const { scope, requestId, signal } = exchange;
+  const call: ResponseCall = { scope, requestId, request, signal, sessionId: sessionIdOf(exchange) };
   if (!request.stream) {
     const served = await serveResponse(parts, call);
     return { kind: 'json', status: 200, headers: servedHeaders(served, parts.clock, exchange.startedAtMs), body: served.response };
