@@ -149,6 +149,7 @@ export function mustWait(error: unknown): error is BulkheadError {
 const waitingCodes = new Set<string>([
   'rate_limit_exceeded',
   'concurrency_limit_exceeded',
+  'budget_reserved',
   'queue_full',
   'queue_timeout',
   'capacity_unavailable',
