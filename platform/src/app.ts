@@ -45,6 +45,7 @@ import { loadVocabulary } from './primitives/count-tokens.ts';
 import { systemIds, type TenantId } from './primitives/ids.ts';
 import { systemRandom } from './primitives/random.ts';
 import type { InferenceParts } from './request-path/serve-inference.ts';
+import { FairnessRecord, type PoolFairness } from './scheduler/fairness-record.ts';
 import { MemoryFairQueue } from './scheduler/memory-fair-queue.ts';
 import type { Logger } from './telemetry/logger.ts';
 import { createMetrics, type Metrics } from './telemetry/metrics.ts';
@@ -124,6 +125,7 @@ export async function openApp(options: AppOptions): Promise<App> {
     giveDatabase: (tenantId, given) => silos.give(tenantId, given),
     settle: settleSilo,
     audits,
+    fairness: path.fairness,
     usage: new PostgresOperatorUsage(database),
     journal,
     priceBook,
@@ -183,13 +185,18 @@ interface PathParts {
 }
 
 /** Stages 5 to 8 with their in-process adapters. */
-function openInferencePath(stack: AsyncDisposableStack, parts: PathParts): InferenceParts {
+function openInferencePath(
+  stack: AsyncDisposableStack,
+  parts: PathParts,
+): InferenceParts & { readonly fairness: () => readonly PoolFairness[] } {
   const { config, database, journal, priceBook, metrics, cacheSalt } = parts;
   const inference = createInference({ models: modelsOf(config), providers: openProviders(config, clock, ids), clock });
   stack.defer(() => inference.close());
   const { queueRequestsPerTenantMax, queueBytesMax, queueWaitMaxMs, reservationLeaseMs } = config.bounds;
-  const queue = new MemoryFairQueue({
+  const record = stack.use(new FairnessRecord(clock, () => queue.snapshot()));
+  const queue: MemoryFairQueue = new MemoryFairQueue({
     clock,
+    watcher: record,
     requestsPerTenantMax: queueRequestsPerTenantMax,
     bytesMax: queueBytesMax,
     waitMaxMs: queueWaitMaxMs,
@@ -216,6 +223,7 @@ function openInferencePath(stack: AsyncDisposableStack, parts: PathParts): Infer
     metrics,
     clock,
     cacheSalt: ({ tenantId }) => saltOf(salts, cacheSalt, tenantId),
+    fairness: () => record.report(),
   };
 }
 

@@ -1,13 +1,11 @@
-/** Health, metrics, what the queue does now, which prices and deployments are in force, and the console's files. */
+/** Health, metrics, which prices and deployments are in force, and the console's files. */
 import { readFileSync } from 'node:fs';
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Answer } from '../gateway/exchange.ts';
 import type { OpenRoute, OperatorRoute, Route } from '../gateway/route.ts';
-import type { FairQueue, PoolSnapshot } from '../scheduler/fair-queue.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 
 export interface StatusRouteParts {
-  readonly queue: FairQueue;
   readonly metrics: Metrics;
   readonly isOperator: (headers: IncomingHttpHeaders) => boolean;
   /** Undefined when ready, else what is missing. */
@@ -40,7 +38,6 @@ export function statusRoutes(parts: StatusRouteParts): readonly Route[] {
       const audience = parts.isOperator(headers) ? 'operator' : 'anybody';
       return text('text/plain; version=0.0.4; charset=utf-8', await parts.metrics.render(audience));
     }),
-    operator('fairness', async () => json(200, { object: 'list', data: parts.queue.snapshot().map(poolShape), has_more: false })),
     operator('prices', async () => json(200, { object: 'price_book', ...parts.prices() })),
     operator('deployments', async () => json(200, { object: 'list', data: parts.deployments(), has_more: false })),
     ...consoleRoutes(open),
@@ -50,23 +47,6 @@ export function statusRoutes(parts: StatusRouteParts): readonly Route[] {
 async function readiness(parts: StatusRouteParts): Promise<Answer> {
   const missing = await parts.notReady();
   return missing === undefined ? json(200, { status: 'ready' }) : json(503, { status: 'not ready', reason: missing });
-}
-
-function poolShape(pool: PoolSnapshot) {
-  return {
-    pool: pool.poolId,
-    capacity: pool.capacity,
-    in_flight: pool.inFlight,
-    queued: pool.queued,
-    tenants: pool.tenants.map((tenant) => ({
-      tenant: tenant.tenantId,
-      class: tenant.workClass,
-      queued: tenant.queued,
-      in_flight: tenant.inFlight,
-      weight: tenant.weight,
-      virtual_time: tenant.virtualTime,
-    })),
-  };
 }
 
 const consoleFiles = [

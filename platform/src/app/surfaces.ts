@@ -5,6 +5,7 @@ import { embeddingRoutes } from '../admin/embedding-routes.ts';
 import { encryptionRoutes, type KeyRotator } from '../admin/encryption-routes.ts';
 import { erasureRoutes } from '../admin/erasure-routes.ts';
 import { exportRoutes } from '../admin/export-routes.ts';
+import { fairnessRoutes } from '../admin/fairness-routes.ts';
 import type { GiveDatabase } from '../admin/given-database.ts';
 import { moveRoutes } from '../admin/move-routes.ts';
 import { placementRoutes } from '../admin/placement-routes.ts';
@@ -25,6 +26,7 @@ import type { UsageJournal } from '../metering/usage-journal.ts';
 import type { IdSource, TenantId } from '../primitives/ids.ts';
 import type { InferenceParts } from '../request-path/serve-inference.ts';
 import type { RetrievalPath } from '../request-path/serve-retrieval.ts';
+import type { PoolFairness } from '../scheduler/fairness-record.ts';
 import { mintOperatorScope } from '../tenancy/mint-operator-scope.ts';
 import type { PlacementKeeper } from '../tenancy/placement.ts';
 import type { TenantRegistry } from '../tenancy/tenant-directory.ts';
@@ -47,6 +49,7 @@ export interface SurfaceParts {
   readonly settle: (tenantId: TenantId) => Promise<void>;
   readonly giveDatabase: GiveDatabase;
   readonly audits: IsolationAudits;
+  readonly fairness: () => readonly PoolFairness[];
   readonly usage: OperatorUsage;
   readonly journal: UsageJournal;
   readonly priceBook: PriceBook;
@@ -61,7 +64,7 @@ const pollAfterMs = 250;
 
 export function surfaces(parts: SurfaceParts): readonly Route[] {
   const { path, retrieval, ids, config, identity, directory, moves, reembedding, audits, usage, journal, priceBook } = parts;
-  const { clock, metrics, queue, inference } = path;
+  const { clock, metrics, inference } = path;
   const operator = mintOperatorScope('admin-token');
   const nowMs = () => clock.nowMs();
   const control: readonly OperatorRoute[] = [
@@ -89,8 +92,8 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
     ...control.map((route) => seenAtOnce(route, identity)),
     ...auditRoutes({ audits }),
     ...usageRoutes({ operator, usage, flushLedger: () => journal.flush(), nowMs }),
+    ...fairnessRoutes({ report: parts.fairness }),
     ...statusRoutes({
-      queue,
       metrics,
       isOperator: parts.isOperator,
       notReady: parts.probe,

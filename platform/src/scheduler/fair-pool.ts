@@ -3,9 +3,10 @@ import type { Clock } from '../primitives/clock.ts';
 import type { WorkClass } from '../primitives/work-class.ts';
 import type { PoolSnapshot, Ticket } from './fair-queue.ts';
 import { FairRequest, type RequestOwner } from './fair-request.ts';
+import type { QueueWatcher } from './fairness-record.ts';
 import { ClassFlow, type TenantFlow } from './flow.ts';
 import { FlowLevel } from './flow-level.ts';
-import { type ActualTokens, type CostRule, costSoFar, finalCost, saneWeight, unitsOf } from './service-cost.ts';
+import { type ActualTokens, type CostRule, costSoFar, finalCost, saneWeight, unitsOf, unitsPerCost } from './service-cost.ts';
 import { ServiceRate } from './service-rate.ts';
 import type { WaitingLine } from './waiting-line.ts';
 
@@ -16,6 +17,7 @@ export interface PoolParts {
   readonly line: WaitingLine;
   /** Refuses what is due. Called before permits are given away, so that nothing starts after its deadline. */
   readonly expire: (nowMs: number) => void;
+  readonly watcher: QueueWatcher;
 }
 
 const classesMax = 2;
@@ -119,7 +121,8 @@ export class FairPool implements RequestOwner {
       queued: this.#queued,
       tenants: Array.from(this.#classes.flows()).flatMap(({ key: workClass, tenants }) =>
         Array.from(tenants.flows(), ({ key, queued, inFlight, weight, virtualTime }) => {
-          return { tenantId: key, workClass, queued, inFlight, weight, virtualTime };
+          const lagCost = queued === 0 ? 0 : ((tenants.virtualTime - virtualTime) * weight) / unitsPerCost;
+          return { tenantId: key, workClass, queued, inFlight, weight, virtualTime, lagCost };
         }),
       ),
     };
@@ -163,6 +166,8 @@ export class FairPool implements RequestOwner {
     const { work, tenant, user, ticket } = request;
     const cost = costSoFar(this.#parts.rule, ticket, 0);
     request.start(nowMs);
+    this.#parts.watcher.started(ticket, request.queueMs);
+    this.#parts.watcher.charged(ticket, unitsOf(cost, 1));
     request.workUnits = unitsOf(cost, work.weight);
     request.tenantUnits = unitsOf(cost, request.weight);
     request.userUnits = unitsOf(cost, 1);
@@ -206,6 +211,7 @@ export class FairPool implements RequestOwner {
     const workUnits = unitsOf(cost, work.weight);
     const tenantUnits = unitsOf(cost, request.weight);
     const userUnits = unitsOf(cost, 1);
+    this.#parts.watcher.charged(request.ticket, userUnits - request.userUnits);
     this.#classes.charge(work, workUnits - request.workUnits, 2 * request.workUnits);
     work.tenants.charge(tenant, tenantUnits - request.tenantUnits, 2 * request.tenantUnits);
     tenant.users.charge(user, userUnits - request.userUnits, 2 * request.userUnits);

@@ -58,5 +58,7 @@ export interface PoolSnapshot {
     readonly inFlight: number;
     readonly weight: number;
     readonly virtualTime: number;
+    /** Cost it may receive before others of its class come first; negative when it is ahead of its level, 0 when it does not wait. */
+    readonly lagCost: number;
   }[];
 }

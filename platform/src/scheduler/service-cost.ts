@@ -22,7 +22,7 @@ const tokensMax = 10_000_000;
 const weightMin = 0.01;
 const weightMax = 1_000_000;
 /** Units per cost at weight 1. Charges are whole units, so that adding and undoing are exact; at the largest weight a token is still 0.07 units. */
-const unitsPerCost = 65_536;
+export const unitsPerCost = 65_536;
 
 /** Cost of a request of which `outputTokens` have been produced so far. */
 export function costSoFar(rule: CostRule, request: Sized, outputTokens: number): number {

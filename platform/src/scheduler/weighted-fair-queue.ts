@@ -13,8 +13,9 @@ import { type Random, systemRandom } from '../primitives/random.ts';
 import { FairPool } from './fair-pool.ts';
 import type { PoolSnapshot, Ticket } from './fair-queue.ts';
 import type { FairRequest } from './fair-request.ts';
+import type { QueueWatcher } from './fairness-record.ts';
 import type { TenantFlow, UserFlow } from './flow.ts';
-import { QueueRefusals } from './refusals.ts';
+import { QueueRefusal, QueueRefusals } from './refusals.ts';
 import { type CostRule, saneWeight } from './service-cost.ts';
 import { WaitingLine } from './waiting-line.ts';
 
@@ -27,8 +28,10 @@ export interface FairQueueOptions extends Partial<CostRule> {
   readonly waitMaxMs: number;
   /** Spreads retries. */
   readonly random?: Random;
+  readonly watcher?: QueueWatcher;
 }
 
+const noWatcher: QueueWatcher = { charged: () => {}, started: () => {}, shed: () => {} };
 const thetaDefault = 0.25;
 /** The usual ratio of prices; the VTC paper uses 2. */
 const outputTokenCostDefault = 4;
@@ -37,6 +40,7 @@ export class WeightedFairQueue {
   readonly #options: FairQueueOptions;
   readonly #rule: CostRule;
   readonly #refusals: QueueRefusals;
+  readonly #watcher: QueueWatcher;
   readonly #pools = new Map<string, FairPool>();
   readonly #line = new WaitingLine();
   #mode: 'open' | 'closed' = 'open';
@@ -48,6 +52,7 @@ export class WeightedFairQueue {
     this.#options = options;
     this.#rule = { theta, outputTokenCost };
     this.#refusals = new QueueRefusals(options.random ?? systemRandom);
+    this.#watcher = options.watcher ?? noWatcher;
   }
 
   /** A request that runs already, or waits: then its `waiter` must be set before anything else is called. Throws the refusals of the port. */
@@ -59,7 +64,12 @@ export class WeightedFairQueue {
     const nowMs = this.#options.clock.monotonicMs();
     if (pool.isFree(ticket.workClass)) return pool.submit(ticket, nowMs);
     this.expire(nowMs);
-    this.#makeRoom(pool, ticket);
+    try {
+      this.#makeRoom(pool, ticket);
+    } catch (error) {
+      if (error instanceof QueueRefusal) this.#watcher.shed(ticket, error.shedCause);
+      throw error;
+    }
     return pool.submit(ticket, nowMs);
   }
 
@@ -84,7 +94,8 @@ export class WeightedFairQueue {
     let pool = this.#pools.get(poolId);
     if (pool === undefined) {
       const { clock } = this.#options;
-      pool = new FairPool({ poolId, clock, rule: this.#rule, line: this.#line, expire: (nowMs) => this.expire(nowMs) });
+      const watcher = this.#watcher;
+      pool = new FairPool({ poolId, clock, rule: this.#rule, line: this.#line, watcher, expire: (nowMs) => this.expire(nowMs) });
       this.#pools.set(poolId, pool);
     }
     pool.setCapacity(permits);
@@ -133,9 +144,10 @@ export class WeightedFairQueue {
     }
   }
 
-  #refuse(request: FairRequest, error: Error): void {
+  #refuse(request: FairRequest, error: QueueRefusal): void {
     const { waiter } = request;
     request.owner.withdraw(request);
+    this.#watcher.shed(request.ticket, error.shedCause);
     waiter?.refused(error);
   }
 }

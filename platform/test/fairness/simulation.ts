@@ -8,6 +8,7 @@ import { parseTenantId, type TenantId } from '../../src/primitives/ids.ts';
 import { seededRandom } from '../../src/primitives/random.ts';
 import type { WorkClass } from '../../src/primitives/work-class.ts';
 import type { Permit, PoolSnapshot, Ticket } from '../../src/scheduler/fair-queue.ts';
+import { FairnessRecord } from '../../src/scheduler/fairness-record.ts';
 import { MemoryFairQueue } from '../../src/scheduler/memory-fair-queue.ts';
 
 export interface Job {
@@ -84,6 +85,7 @@ export function tenantNamed(name: string): TenantId {
 export class Simulation {
   readonly clock = new ManualClock();
   readonly queue: MemoryFairQueue;
+  readonly record: FairnessRecord;
   readonly started: Started[] = [];
   readonly refused: { readonly job: Job; readonly error: unknown; readonly atMs: number; readonly number: number }[] = [];
   readonly served: Served[] = [];
@@ -95,8 +97,10 @@ export class Simulation {
 
   constructor(options: SimulationOptions) {
     this.#options = options;
+    this.record = new FairnessRecord(this.clock, () => this.queue.snapshot());
     this.queue = new MemoryFairQueue({
       clock: this.clock,
+      watcher: this.record,
       requestsPerTenantMax: options.requestsPerTenantMax ?? 1_000_000,
       bytesMax: options.bytesMax ?? 1e12,
       waitMaxMs: options.waitMaxMs ?? 1e9,
