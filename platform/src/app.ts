@@ -15,6 +15,7 @@ import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/
 import { SpoolFolder } from './adapters/spool-folder/spool-folder.ts';
 import { createAdmission } from './admission/admit.ts';
 import { createOutputEstimates } from './admission/estimate.ts';
+import { SessionGuard } from './admission/session-guard.ts';
 import { openKeyRing, openKeyRotation } from './app/at-rest.ts';
 import { openAudits } from './app/audit.ts';
 import { canaryIssuers } from './app/audit-ground.ts';
@@ -218,6 +219,7 @@ function openInferencePath(
     inference,
     admission,
     estimates: createOutputEstimates(),
+    sessions: new SessionGuard(clock),
     queue,
     meter: createMeter({ priceBook, journal, ids, clock }),
     metrics,

@@ -2,7 +2,14 @@
 import { z } from 'zod';
 import { isTimeZone } from '../primitives/calendar-period.ts';
 import { formatUsd, nanoUsd } from '../primitives/money.ts';
-import { type BudgetPolicy, isTeamName, type LimitPolicy, type ScopePolicy, type TenantOverrides } from '../tenancy/tenant.ts';
+import {
+  type BudgetPolicy,
+  isTeamName,
+  type LimitPolicy,
+  type ScopePolicy,
+  type SessionPolicy,
+  type TenantOverrides,
+} from '../tenancy/tenant.ts';
 
 const positiveInt = z.number().int().min(1).max(1_000_000_000);
 export const limitsSchema = z.strictObject({
@@ -19,6 +26,12 @@ export const budgetSchema = z.strictObject({
 });
 export const teamName = z.string().refine(isTeamName, 'must match ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$');
 const scopeSchema = z.strictObject({ limits: limitsSchema.nullish(), budget: budgetSchema.nullish() });
+const sessionSchema = z.strictObject({
+  limits: limitsSchema.nullish(),
+  usd_max: z.number().min(0.000_001).max(9_000_000).nullish(),
+  calls_max: positiveInt.nullish(),
+  duration_max_ms: positiveInt.nullish(),
+});
 const teamsMax = 1_000;
 
 export const overridesSchema = {
@@ -28,7 +41,7 @@ export const overridesSchema = {
   models: z.array(z.string().min(1).max(128)).max(1_000).nullish(),
   per_team: scopeSchema.nullish(),
   per_user: scopeSchema.nullish(),
-  per_session: scopeSchema.nullish(),
+  per_session: sessionSchema.nullish(),
   teams: z
     .record(teamName, scopeSchema)
     .refine((teams) => Object.keys(teams).length <= teamsMax, `at most ${teamsMax}`)
@@ -49,7 +62,7 @@ export function overridesOf(body: OverrideFields): TenantOverrides {
     ...(body.models !== undefined && { models: body.models ?? undefined }),
     ...(body.per_team !== undefined && { perTeam: scopeOf(body.per_team) }),
     ...(body.per_user !== undefined && { perUser: scopeOf(body.per_user) }),
-    ...(body.per_session !== undefined && { perSession: scopeOf(body.per_session) }),
+    ...(body.per_session !== undefined && { perSession: sessionOf(body.per_session) }),
     ...(body.teams !== undefined && { teams: body.teams === null ? undefined : teamsOf(body.teams) }),
     ...(body.time_zone !== undefined && { timeZone: body.time_zone ?? undefined }),
   };
@@ -77,7 +90,7 @@ export function overridesShape(overrides: TenantOverrides) {
     models: overrides.models ?? null,
     per_team: scopeShape(overrides.perTeam),
     per_user: scopeShape(overrides.perUser),
-    per_session: scopeShape(overrides.perSession),
+    per_session: sessionShape(overrides.perSession),
     teams: Object.fromEntries(Object.entries(overrides.teams ?? {}).map(([name, policy]) => [name, scopeShape(policy)])),
     time_zone: overrides.timeZone ?? null,
   };
@@ -109,4 +122,26 @@ function scopeOf(policy: z.output<typeof scopeSchema> | null): ScopePolicy | und
 
 function teamsOf(teams: Readonly<Record<string, z.output<typeof scopeSchema>>>): Readonly<Record<string, ScopePolicy>> {
   return Object.fromEntries(Object.entries(teams).map(([name, policy]) => [name, scopeOf(policy) ?? {}]));
+}
+
+function sessionOf(policy: z.output<typeof sessionSchema> | null): SessionPolicy | undefined {
+  if (policy === null) return undefined;
+  const { limits, usd_max: usdMax, calls_max: callsMax, duration_max_ms: durationMaxMs } = policy;
+  return {
+    limits: limitsOf(limits),
+    ...(usdMax && { costMaxNanoUsd: Math.round(usdMax * 1e9) }),
+    ...(callsMax && { callsMax }),
+    ...(durationMaxMs && { durationMaxMs }),
+  };
+}
+
+function sessionShape(policy: SessionPolicy | undefined) {
+  if (policy === undefined) return null;
+  const { limits = {}, costMaxNanoUsd, callsMax, durationMaxMs } = policy;
+  return {
+    limits: limitsShape(limits),
+    usd_max: costMaxNanoUsd === undefined ? null : formatUsd(nanoUsd(BigInt(costMaxNanoUsd))),
+    calls_max: callsMax ?? null,
+    duration_max_ms: durationMaxMs ?? null,
+  };
 }

@@ -10,7 +10,7 @@ import type { TenantScope } from '../tenancy/tenant-scope.ts';
 import { refusalOf } from './admission-refusals.ts';
 import type { OutputReserve } from './estimate.ts';
 import { type Caller, LimitScopes } from './limit-scopes.ts';
-import type { Amounts, LimitScope, LimitState, LimitStore } from './limit-store.ts';
+import type { Amounts, LimitScope, LimitScopeName, LimitState, LimitStore } from './limit-store.ts';
 
 export interface AdmissionParts {
   readonly store: LimitStore;
@@ -33,8 +33,11 @@ export interface Demand {
 /** A budget that a call counts for. */
 export interface CountedBudget {
   readonly scope: string;
+  readonly level: LimitScopeName;
+  readonly member?: string | undefined;
   readonly period: string;
   readonly limitNanoUsd: number;
+  readonly isHard: boolean;
   readonly endsAtMs: number;
 }
 
@@ -142,9 +145,9 @@ function amountsToReserve({ inputTokens, output, costOf }: Demand, scopes: reado
 }
 
 function countedBudgets(scopes: readonly LimitScope[]): readonly CountedBudget[] {
-  return scopes.flatMap(({ key, budget }) =>
-    budget === undefined
-      ? []
-      : [{ scope: key, period: budget.period.id, limitNanoUsd: budget.limitNanoUsd, endsAtMs: budget.period.endsAtMs }],
-  );
+  return scopes.flatMap(({ key, name, member, budget }) => {
+    if (budget?.isKept !== true) return [];
+    const { limitNanoUsd, isHard, period } = budget;
+    return [{ scope: key, level: name, member, period: period.id, limitNanoUsd, isHard, endsAtMs: period.endsAtMs }];
+  });
 }

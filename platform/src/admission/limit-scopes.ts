@@ -4,9 +4,9 @@
  */
 import { LRUCache } from 'lru-cache';
 import { type PeriodKind, periodAt } from '../primitives/calendar-period.ts';
-import type { BudgetPolicy, ScopePolicy } from '../tenancy/tenant.ts';
+import type { BudgetPolicy, ScopePolicy, SessionPolicy } from '../tenancy/tenant.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
-import type { LimitScope, LimitScopeName } from './limit-store.ts';
+import type { LimitScope, LimitScopeName, ScopeBudget } from './limit-store.ts';
 
 export interface Caller {
   /** Who acts inside the tenant. */
@@ -15,12 +15,15 @@ export interface Caller {
   readonly session?: string | undefined;
 }
 
+type Place = Pick<LimitScope, 'key' | 'member'>;
+
 /** Users of a tenant that are counted apart; those beyond share a few places, so that nobody gains by minting names. */
 const usersPerTenantMax = 2_000;
 const sharedPlaces = 64;
 /** A place is given away after this long without a request. */
 const placeKeptMs = 600_000;
 const tenantsMax = 10_000;
+const sessionKeptMs = 3_600_000;
 
 export class LimitScopes {
   readonly #usersOf = new LRUCache<string, LRUCache<string, number>>({ max: tenantsMax });
@@ -29,19 +32,23 @@ export class LimitScopes {
   of({ tenantId, policy, principal }: TenantScope, caller: Caller, nowMs: number): readonly LimitScope[] {
     const tenantKey = keyOf('t', tenantId);
     const scopes: LimitScope[] = [];
-    const add = (name: LimitScopeName, key: string, own: ScopePolicy | undefined) => {
-      const { limits = {}, budget } = own ?? {};
-      if (name !== 'tenant' && budget === undefined && isEmpty(limits)) return;
-      scopes.push({ name, key, limits, budget: budget && budgetOf(budget, policy.timeZone, nowMs) });
+    const put = (scope: LimitScope) => {
+      if (scope.name === 'tenant' || scope.budget !== undefined || !isEmpty(scope.limits)) scopes.push(scope);
     };
-    add('tenant', tenantKey, policy);
+    const add = (name: LimitScopeName, place: Place, { limits = {}, budget }: ScopePolicy = {}) =>
+      put({ name, ...place, limits, budget: budget && budgetOf(budget, policy.timeZone, nowMs) });
+    add('tenant', { key: tenantKey }, policy);
     const { team, keyId, keyPolicy } = principal;
-    if (team !== undefined) add('team', `${tenantKey}:${keyOf('g', team)}`, teamPolicyOf(policy, team));
-    add('key', `${tenantKey}:${keyOf('k', keyId)}`, keyPolicy);
+    if (team !== undefined) add('team', { key: `${tenantKey}:${keyOf('g', team)}`, member: team }, teamPolicyOf(policy, team));
+    add('key', { key: `${tenantKey}:${keyOf('k', keyId)}`, member: keyId }, keyPolicy);
     if (policy.perUser === undefined && caller.session === undefined) return scopes;
-    const userKey = `${tenantKey}:${keyOf('u', this.#placeOf(tenantId, caller.user, nowMs))}`;
-    add('user', userKey, policy.perUser);
-    if (caller.session !== undefined) add('session', `${userKey}:${keyOf('s', caller.session)}`, policy.perSession);
+    const user = this.#placeOf(tenantId, caller.user, nowMs);
+    const userKey = `${tenantKey}:${keyOf('u', user)}`;
+    add('user', { key: userKey, member: user }, policy.perUser);
+    if (caller.session === undefined) return scopes;
+    const { limits, costMaxNanoUsd }: SessionPolicy = policy.perSession ?? {};
+    const budget = sessionBudget(costMaxNanoUsd, nowMs);
+    put({ name: 'session', key: `${userKey}:${keyOf('s', caller.session)}`, member: caller.session, limits: limits ?? {}, budget });
     return scopes;
   }
 
@@ -68,7 +75,13 @@ function isEmpty(limits: NonNullable<ScopePolicy['limits']>): boolean {
 }
 
 function budgetOf({ limitNanoUsd, isHard, period }: BudgetPolicy, timeZone: string, nowMs: number): LimitScope['budget'] {
-  return { limitNanoUsd, isHard, period: periodOf(period, timeZone, nowMs) };
+  return { limitNanoUsd, isHard, isKept: true, period: periodOf(period, timeZone, nowMs) };
+}
+
+/** A session costs what it costs until it is forgotten; the ledger knows nothing of it. */
+function sessionBudget(limitNanoUsd: number | undefined, nowMs: number): ScopeBudget | undefined {
+  if (limitNanoUsd === undefined) return undefined;
+  return { limitNanoUsd, isHard: true, isKept: false, period: { id: 'session', endsAtMs: nowMs + sessionKeptMs } };
 }
 
 function periodOf(kind: PeriodKind, timeZone: string, nowMs: number) {

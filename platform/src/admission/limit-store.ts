@@ -15,6 +15,8 @@ export interface LimitScope {
   readonly name: LimitScopeName;
   /** Unique over all scopes: length-prefixed parts, first the tenant. */
   readonly key: string;
+  /** Which team, key, user or session; absent for the tenant. */
+  readonly member?: string | undefined;
   readonly limits: LimitPolicy;
   readonly budget?: ScopeBudget | undefined;
 }
@@ -24,6 +26,8 @@ export interface ScopeBudget {
   readonly limitNanoUsd: number;
   /** False: it is counted and refuses nothing. */
   readonly isHard: boolean;
+  /** False: it begins with nothing spent wherever it is met, and is in no ledger. */
+  readonly isKept: boolean;
   readonly period: BudgetPeriod;
 }
 

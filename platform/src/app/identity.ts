@@ -113,8 +113,17 @@ export function tiersOf(config: Config): ReadonlyMap<string, TierPolicy> {
 }
 
 function tierOf(name: string, { weight, limits, budget, models, perTeam, perUser, perSession }: TierConfig): TierPolicy {
-  const [team, user, session] = [perTeam, perUser, perSession].map(scopePolicyOf);
-  return { name, weight, limits, budget: budget && budgetOf(budget), models, perTeam: team, perUser: user, perSession: session };
+  const { usdMax, ...session } = perSession;
+  return {
+    name,
+    weight,
+    limits,
+    budget: budget && budgetOf(budget),
+    models,
+    perTeam: scopePolicyOf(perTeam),
+    perUser: scopePolicyOf(perUser),
+    perSession: { ...session, costMaxNanoUsd: usdMax && Math.round(usdMax * 1e9) },
+  };
 }
 
 function scopePolicyOf(policy: TierConfig['perTeam']): ScopePolicy | undefined {

@@ -83,6 +83,8 @@ export const errorCatalogue = {
   request_too_large_for_limit: invalid(413),
   budget_exceeded: { status: 429, type: 'insufficient_quota', shouldRetry: false },
   // What is left of a budget is set aside for requests that run: it may come back.
+  session_limit_exceeded: { status: 429, type: 'rate_limit_error', shouldRetry: false },
+  agent_loop_detected: { status: 429, type: 'rate_limit_error', shouldRetry: false },
   budget_reserved: { status: 429, type: 'rate_limit_error', shouldRetry: true },
   queue_full: { status: 429, type: 'rate_limit_error', shouldRetry: true },
   queue_timeout: { status: 429, type: 'rate_limit_error', shouldRetry: true },

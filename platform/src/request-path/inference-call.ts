@@ -17,6 +17,8 @@ export interface InferenceCall {
 /** Where the time went and what it cost, for the response headers. */
 export interface ServedFacts {
   readonly limitStates: readonly LimitState[];
+  /** The session goes round in circles, and is refused if it goes on. */
+  readonly isLooping: boolean;
   readonly queueMs: number;
   readonly upstreamMs: number;
   readonly event?: UsageEvent | undefined;

@@ -9,6 +9,7 @@
  */
 import type { Admission, Demand } from '../admission/admit.ts';
 import { estimateInputTokens, type OutputEstimates } from '../admission/estimate.ts';
+import type { SessionGuard } from '../admission/session-guard.ts';
 import { BulkheadError, quoteInput } from '../errors/bulkhead-error.ts';
 import type { Inference, ModelRoute } from '../inference/deployments.ts';
 import type { ProviderCall } from '../inference/provider.ts';
@@ -28,6 +29,7 @@ export interface InferenceParts {
   readonly inference: Inference;
   readonly admission: Admission;
   readonly estimates: OutputEstimates;
+  readonly sessions: SessionGuard;
   readonly queue: FairQueue;
   readonly meter: Meter;
   readonly metrics: Metrics;
@@ -77,6 +79,7 @@ async function serveWhole(parts: InferenceParts, call: InferenceCall, kind: 'cha
     parts.estimates.learn(call.scope, call.body, result.usage.outputTokens);
     return {
       limitStates: turn.facts.reservation.states,
+      isLooping: turn.facts.isLooping,
       queueMs: turn.facts.permit.queueMs,
       upstreamMs,
       event,
@@ -99,6 +102,7 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
   assertFitsContext(body, inputTokens, route.model.contextTokens);
   parts.meter.assertReady();
   const caller = callerOf(call);
+  const { isLooping } = parts.sessions.enter(scope, caller, body);
   const output = kind === 'chat' ? parts.estimates.reserve(scope, body, route.model.outputTokensMax) : noOutput;
   const costOf = costOfRoute(parts, route);
   const reservation = await parts.admission.admit({ scope, caller, workClass: 'interactive', inputTokens, output, costOf });
@@ -122,6 +126,7 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
       inputTokens,
       reservation,
       permit,
+      isLooping,
       meter: parts.meter,
       metrics: parts.metrics,
       clock: parts.clock,

@@ -77,6 +77,7 @@ async function takeTurn(parts: InferenceParts, { scope, model, texts, signal }: 
       inputTokens,
       reservation,
       permit,
+      isLooping: false,
       meter,
       metrics,
       clock,

@@ -28,7 +28,8 @@ export class ServedStream implements AsyncDisposable {
   constructor(parts: ServedStreamParts) {
     const { turn, call } = parts;
     this.#parts = parts;
-    this.facts = { limitStates: turn.facts.reservation.states, queueMs: turn.facts.permit.queueMs, upstreamMs: turn.upstreamMs() };
+    const { reservation, permit, isLooping } = turn.facts;
+    this.facts = { limitStates: reservation.states, isLooping, queueMs: permit.queueMs, upstreamMs: turn.upstreamMs() };
     this.#delivered = new DeliveredOutput({ inputTokens: turn.facts.inputTokens });
     const options = call.body['stream_options'] as { readonly include_usage?: boolean } | null | undefined;
     this.#isUsageWanted = options?.include_usage === true;

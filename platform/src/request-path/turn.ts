@@ -20,6 +20,8 @@ export interface TurnFacts {
   readonly inputTokens: number;
   readonly reservation: Reservation;
   readonly permit: Permit;
+  /** Its session goes round in circles. */
+  readonly isLooping: boolean;
   readonly meter: Meter;
   readonly metrics: Metrics;
   readonly clock: Clock;

@@ -34,11 +34,20 @@ export function isTeamName(value: unknown): value is string {
   return typeof value === 'string' && /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(value);
 }
 
+/** A session is a conversation or a run of an agent; it has no calendar. */
+export interface SessionPolicy {
+  readonly limits?: LimitPolicy | undefined;
+  /** Nano-dollars of the whole session. */
+  readonly costMaxNanoUsd?: number | undefined;
+  readonly callsMax?: number | undefined;
+  readonly durationMaxMs?: number | undefined;
+}
+
 /** For each member of a kind. */
 export interface ScopePolicies {
   readonly perTeam?: ScopePolicy | undefined;
   readonly perUser?: ScopePolicy | undefined;
-  readonly perSession?: ScopePolicy | undefined;
+  readonly perSession?: SessionPolicy | undefined;
 }
 
 /** What a tier grants. Tier names are configuration. */

@@ -14,7 +14,7 @@ const leaseMs = 30_000;
 const startMs = Date.UTC(2026, 0, 1);
 
 function budgetOf(limitNanoUsd: number, changes: Partial<ScopeBudget> = {}): ScopeBudget {
-  return { limitNanoUsd, isHard: true, period: { id: '2026-01', endsAtMs: startMs + 86_400_000 }, ...changes };
+  return { limitNanoUsd, isHard: true, isKept: true, period: { id: '2026-01', endsAtMs: startMs + 86_400_000 }, ...changes };
 }
 
 function scopeOf(budget: ScopeBudget, name: LimitScope['name'] = 'tenant'): LimitScope {

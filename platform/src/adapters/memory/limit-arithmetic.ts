@@ -18,8 +18,8 @@ import type { LimitPolicy } from '../../tenancy/tenant.ts';
 const minuteUs = 60_000_000;
 /** Nobody knows when a slot or set-aside money returns; a second is short for a person and long for a robot. */
 const unknownWaitMs = 1_000;
-/** An idle budget is forgotten after this long, and read again when it is needed. */
-const moneyKeptUs = 10 * minuteUs;
+/** An idle budget is forgotten after this long, and read again when it is needed; an idle session is over. */
+const moneyKeptUs = 60 * minuteUs;
 
 export interface ScopeState {
   /** By the order of `rates`. */

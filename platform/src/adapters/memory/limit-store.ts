@@ -154,15 +154,15 @@ export class MemoryLimitStore implements LimitStore {
     const slot = `${key} ${periodId}`;
     const known = this.#loading.get(slot);
     if (known !== undefined) return known;
-    const loading = this.#budgets
-      .spentNanoUsd(key, periodId)
+    const spent = budget.isKept ? this.#budgets.spentNanoUsd(key, periodId) : Promise.resolve(0);
+    const loading = spent
       .catch((error: unknown) => {
         // What refuses nothing must not fail a request either; the ledger has the sum all the same.
         if (budget.isHard) throw error;
         return 0;
       })
-      .then((spent) => {
-        this.#stateFor(scope).money = { periodId, spent, reserved: 0 };
+      .then((nanoUsd) => {
+        this.#stateFor(scope).money = { periodId, spent: nanoUsd, reserved: 0 };
       })
       .finally(() => this.#loading.delete(slot));
     this.#loading.set(slot, loading);

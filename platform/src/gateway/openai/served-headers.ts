@@ -13,6 +13,7 @@ export function servedHeaders(facts: ServedFacts, clock: Clock, startedAtMs: num
   headers['x-bulkhead-upstream-ms'] = facts.upstreamMs.toFixed(1);
   headers['x-bulkhead-overhead-ms'] = Math.max(0, totalMs - facts.queueMs - facts.upstreamMs).toFixed(1);
   headers['x-bulkhead-cache'] = 'bypass';
+  if (facts.isLooping) headers['x-bulkhead-warning'] = 'agent_loop';
   if (facts.event !== undefined && facts.event.cost !== null) headers['x-bulkhead-cost-usd'] = formatUsd(facts.event.cost);
   return headers;
 }
