@@ -12,7 +12,9 @@ import { PostgresEmbeddedUpkeep } from './adapters/postgres/embedded-upkeep.ts';
 import { admitMasterKeys } from './adapters/postgres/master-keys.ts';
 import { PostgresTenantDirectory } from './adapters/postgres/tenant-directory.ts';
 import { PostgresOperatorUsage, PostgresUsageLedger } from './adapters/postgres/usage-ledger.ts';
+import { PostgresWebhookOutbox } from './adapters/postgres/webhook-outbox.ts';
 import { SpoolFolder } from './adapters/spool-folder/spool-folder.ts';
+import { sendWebhook } from './adapters/webhook-http/send-webhook.ts';
 import { createAdmission } from './admission/admit.ts';
 import { createOutputEstimates } from './admission/estimate.ts';
 import { SessionGuard } from './admission/session-guard.ts';
@@ -39,6 +41,7 @@ import { createInference } from './inference/deployments.ts';
 import { runDatabaseUpkeep } from './jobs/database-upkeep.ts';
 import type { IsolationAudits } from './jobs/isolation-audits.ts';
 import { runLedgerFlush } from './jobs/ledger-flush.ts';
+import { runWebhookDelivery } from './jobs/webhook-delivery.ts';
 import { createMeter } from './metering/meter.ts';
 import type { PriceBook } from './metering/price-book.ts';
 import { systemClock } from './primitives/clock.ts';
@@ -229,6 +232,27 @@ function openInferencePath(
   };
 }
 
+/** Nothing runs where nobody is to be told. */
+function deliverWebhooks({ webhooks: endpoints }: Config, database: Database, logger: Logger): AsyncDisposable {
+  const stop = new AbortController();
+  const parts = {
+    endpoints,
+    outbox: new PostgresWebhookOutbox(database),
+    send: sendWebhook,
+    operator: mintOperatorScope('job:webhooks'),
+    clock,
+    random: systemRandom,
+    logger,
+  };
+  const running = endpoints.length === 0 ? Promise.resolve() : runWebhookDelivery(parts, stop.signal);
+  return {
+    async [Symbol.asyncDispose]() {
+      stop.abort();
+      await running;
+    },
+  };
+}
+
 /** 170 ms of work that no request should wait for. */
 function warmUp(stack: AsyncDisposableStack): void {
   const timer = setTimeout(loadVocabulary, 50);
@@ -256,6 +280,7 @@ function startBehind(stack: AsyncDisposableStack, parts: BehindParts): void {
   const { config, database, gateway, lifecycle, logger, silos } = parts;
   stack.use(cutOffRefused(parts));
   warmUp(stack);
+  stack.use(deliverWebhooks(config, database, logger));
   lifecycle.erasures.resume(mintOperatorScope('job:erasure'));
   // A server has autovacuum.
   if (config.database.url !== undefined) return;

@@ -3,6 +3,7 @@
  * Units are in the key names. See docs/reference/configuration.md.
  */
 import { z } from 'zod';
+import { isWebhookSecret } from '../primitives/sign-webhook.ts';
 
 const id = z.string().regex(/^[a-z0-9][a-z0-9._:/-]{0,127}$/i, 'must be 1 to 128 letters, digits or . _ : / -');
 const tenantSlug = z.string().regex(/^[a-z0-9][a-z0-9-]{1,62}$/, 'must match ^[a-z0-9][a-z0-9-]{1,62}$');
@@ -27,6 +28,14 @@ const budget = z.strictObject({
 
 const scopePolicy = z.strictObject({ limits: limits.default({}), budget: budget.optional() });
 
+/** A conversation, or one run of an agent. */
+const sessionPolicy = z.strictObject({
+  limits: limits.default({ concurrency: 8 }),
+  usdMax: z.number().min(0.000_001).max(9_000_000).optional(),
+  callsMax: positiveInt.optional(),
+  durationMaxMs: positiveInt.optional(),
+});
+
 const tier = z.strictObject({
   weight: z.number().positive().max(1_000_000).default(1),
   limits: limits.default({}),
@@ -37,7 +46,7 @@ const tier = z.strictObject({
   /** Each user of a tenant: the token's subject, or whom the request names. */
   perUser: scopePolicy.optional(),
   /** Each session that a request names (`x-session-id`). */
-  perSession: scopePolicy.prefault({ limits: { concurrency: 8 } }),
+  perSession: sessionPolicy.prefault({}),
 });
 
 const signatureAlgorithm = z.enum(['RS256', 'PS256', 'ES256', 'EdDSA']);
@@ -323,6 +332,11 @@ export const configSchema = z.strictObject({
     })
     .prefault({}),
   atRest: atRest.prefault({}),
+  /** Who is told of thresholds of budgets, signed as Standard Webhooks describes. */
+  webhooks: z
+    .array(z.strictObject({ url: httpUrl, secret: z.string().refine(isWebhookSecret, 'must be whsec_ and 24 to 64 bytes as base64') }))
+    .max(16)
+    .default([]),
   audit: audit.prefault({}),
   logging: z.strictObject({ level: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info') }).prefault({}),
   bounds: checkedBounds.prefault({}),

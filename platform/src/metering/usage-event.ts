@@ -30,8 +30,12 @@ export interface UsageEvent {
 
 export interface EventBudget {
   readonly scope: string;
+  /** `tenant`, `team`, `key` or `user`, and which. */
+  readonly level: string;
+  readonly member?: string | undefined;
   readonly period: string;
   readonly limitNanoUsd: number;
+  readonly isHard: boolean;
   readonly endsAtMs: number;
 }
 

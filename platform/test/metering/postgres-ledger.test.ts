@@ -136,7 +136,14 @@ describe('the sums of budgets', () => {
   afterAll(() => db[Symbol.asyncDispose]());
 
   const now = Date.UTC(2026, 0, 15);
-  const budgetOf = (scope: string, period = '2026-01') => ({ scope, period, limitNanoUsd: 1e9, endsAtMs: Date.UTC(2026, 1, 1) });
+  const budgetOf = (scope: string, period = '2026-01') => ({
+    scope,
+    level: 'tenant',
+    period,
+    limitNanoUsd: 1e9,
+    isHard: true,
+    endsAtMs: Date.UTC(2026, 1, 1),
+  });
   const eventOf = (number: number, changes: Partial<UsageEvent> = {}) =>
     usageEvent(number, { occurredAtMs: now, cost: nanoUsd(7n), budgets: [budgetOf('t:4.acme'), budgetOf('t:4.acme:u:3.ann')], ...changes });
   const spent = (scope: string, period = '2026-01') => openBudgetSource(db.database, async () => {}).spentNanoUsd(scope, period);
