@@ -4,6 +4,7 @@ import { ConfigError } from '../config/load.ts';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { auditCommand } from './audit.ts';
 import { CommandError } from './command-error.ts';
+import { demoCommand } from './demo.ts';
 import { doctorCommand } from './doctor.ts';
 import { signingKeyCommand, verifyReceiptCommand } from './erasure.ts';
 import { keyCommand } from './key.ts';
@@ -30,6 +31,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     tokenCommand,
     usageCommand,
     auditCommand,
+    demoCommand,
     rotateKeysCommand,
     doctorCommand,
     migrateCommand,

@@ -76,8 +76,9 @@ export class FairnessRecord implements QueueWatcher, Disposable {
     this.#tenant(poolId, tenantId).served.add(this.#slot(), units / unitsPerCost);
   }
 
-  started({ poolId, tenantId }: Ticket, queueMs: number): void {
+  started({ poolId, tenantId, weight }: Ticket, queueMs: number): void {
     const tenant = this.#tenant(poolId, tenantId);
+    tenant.weight = weight;
     tenant.starts.add(this.#slot(), 1);
     tenant.waits[tenant.waitsCount++ % waitsMax] = queueMs;
   }
@@ -157,6 +158,8 @@ class TenantRecord {
   readonly waitedFor = new Map<TenantId, Window>();
   readonly waits: number[] = [];
   waitsCount = 0;
+  /** Of its latest request. */
+  weight = 1;
 
   isForgotten(slot: number): boolean {
     const windows = [this.served, this.starts, this.entitled, ...this.shed.values(), ...this.waitedFor.values()];
@@ -219,7 +222,7 @@ class PoolRecord {
       const isRecent = record.starts.sum(slot) > 0;
       return {
         tenantId,
-        weight: flows[0]?.weight ?? 1,
+        weight: flows[0]?.weight ?? record.weight,
         queued: sumOf(flows, ({ queued }) => queued),
         inFlight: sumOf(flows, ({ inFlight }) => inFlight),
         entitledShare: samples === 0 ? undefined : record.entitled.sum(slot) / samples,

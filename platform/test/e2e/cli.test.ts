@@ -47,6 +47,7 @@ const commands = [
   'audit list',
   'audit show',
   'audit verify',
+  'demo noisy',
   'rotate-keys',
   'doctor',
   'migrate',
@@ -58,6 +59,30 @@ describe('the command line', () => {
     expect(code).toBe(0);
     expect(out).toMatch(/Example:\n {2}\$ .*bulkhead/);
     expect(out).toContain('--json');
+  });
+
+  it('floods the demo by one tenant and shows that the others wait for none of it', async () => {
+    const { code, out } = await run(['demo', 'noisy', '--seconds', '6', '--json']);
+    expect(code).toBe(0);
+    const shown = JSON.parse(out) as {
+      readonly noisy: { readonly tenant: string; readonly answered: number };
+      readonly quiet: readonly {
+        readonly tenant: string;
+        readonly answered: number;
+        readonly refused: number;
+        readonly waitMaxMs: number;
+      }[];
+    };
+    expect(shown.noisy.tenant).toBe('acme');
+    expect(shown.noisy.answered).toBeGreaterThan(20);
+    expect(shown.quiet.map(({ tenant }) => tenant)).toEqual(['globex', 'initech']);
+    for (const { answered, refused, waitMaxMs } of shown.quiet) {
+      expect(answered).toBeGreaterThan(1);
+      expect(refused).toBe(0);
+      // 100 requests of half a second on 8 slots are six seconds; one slot is free every 60 ms.
+      expect(waitMaxMs).toBeLessThan(2_000);
+    }
+    expect(await run(['demo', 'noisy', '--seconds', '1'])).toMatchObject({ code: 1, err: expect.stringContaining('5 to 300') });
   });
 
   it('creates, lists, suspends and resumes a tenant on the running server', async () => {

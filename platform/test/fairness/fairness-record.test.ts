@@ -95,10 +95,11 @@ describe('the record of the queue', () => {
 
   it('has nothing to say of a pool that was never saturated, and forgets what is a minute ago', async () => {
     const simulation = new Simulation({ capacity: 8 });
-    simulation.arrive(0, job('alone'));
+    simulation.arrive(0, job('alone', { weight: 4 }));
     await runSampled(simulation, 10_000);
     expect(reportOf(simulation)).toMatchObject({ utilisation: undefined, evenness: undefined });
     expect(tenantOf(reportOf(simulation), 'alone')).toMatchObject({
+      weight: 4,
       entitledShare: undefined,
       receivedShare: 1,
       waitP99Ms: 0,
