@@ -14,3 +14,13 @@ export function startPgBouncer(
   serverUrl: string,
   options: { readonly users: readonly string[]; readonly port?: number },
 ): Promise<RunningService>;
+
+export interface RunningValkey {
+  readonly url: string;
+  /** Absent: a server of somebody else's (TEST_VALKEY_URL). */
+  readonly port?: number;
+  readonly pid?: number;
+  stop(signal?: NodeJS.Signals): Promise<void>;
+}
+
+export function startValkey(options?: { readonly port?: number; readonly isCluster?: boolean }): Promise<RunningValkey>;

@@ -105,6 +105,27 @@ export async function startPgBouncer(serverUrl, { users, port: wantedPort }) {
   };
 }
 
+/** An empty Valkey that keeps nothing on disk. `port`: where an earlier one was. `isCluster`: the only node of a cluster, with all slots. */
+export async function startValkey({ port: wantedPort, isCluster = false } = {}) {
+  if (process.env.TEST_VALKEY_URL !== undefined && wantedPort === undefined && !isCluster)
+    return { url: process.env.TEST_VALKEY_URL, stop: async () => {} };
+  const root = serversRoot();
+  const port = wantedPort ?? (await freePort());
+  const settings = ['--port', port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', '/tmp', '--loglevel', 'warning'];
+  const cluster = ['--cluster-enabled', 'yes', '--cluster-config-file', `/tmp/nodes-${port}.conf`];
+  const server = enter(root, 'valkey', ['/usr/bin/valkey-server', ...[...settings, ...(isCluster ? cluster : [])].map(String)]);
+  await untilReady(server, () => succeeds(root, 'valkey', ['/usr/bin/valkey-cli', '-p', String(port), 'ping']));
+  if (isCluster) inside(root, 'valkey', ['/usr/bin/valkey-cli', '-p', String(port), 'cluster', 'addslotsrange', '0', '16383']);
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    pid: server.pid,
+    async stop(signal = 'SIGTERM') {
+      await endOf(server, signal);
+    },
+  };
+}
+
 function rootFolder() {
   return join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'bulkhead', `servers-${version}`);
 }

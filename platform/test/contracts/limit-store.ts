@@ -102,8 +102,8 @@ function describeLimits(open: OpenLimitStore): void {
     const { store } = await opened(open);
     const fast = scope('t', { requestsPerMinute: 60 });
     const slow = scope('k', { requestsPerMinute: 1 }, 'key');
-    await store.reserve(request('a', [slow]));
-    for (let index = 0; index < 60; index++) await store.reserve(request(`f${index}`, [fast]));
+    await store.reserve(request('a', [fast, slow]));
+    for (let index = 0; index < 59; index++) await store.reserve(request(`f${index}`, [fast]));
     expect(await store.reserve(request('b', [fast, slow]))).toMatchObject({
       kind: 'denied',
       binding: { scope: 'key' },

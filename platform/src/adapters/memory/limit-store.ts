@@ -2,6 +2,18 @@
  * Limits counted in this process. Everything here is synchronous between two awaits of the caller, which is what makes a reservation all-or-nothing without a
  * lock; only a budget that is met for the first time waits, for what it has cost so far, before that.
  */
+
+import {
+  correct,
+  type Found,
+  isIdle,
+  newState,
+  refusalOf,
+  release,
+  type ScopeState,
+  statesOf,
+  take,
+} from '../../admission/limit-arithmetic.ts';
 import type {
   Amounts,
   BudgetSource,
@@ -15,7 +27,6 @@ import type {
 import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
 import { Slots } from '../../primitives/slots.ts';
-import { correct, type Found, isIdle, newState, refusalOf, release, type ScopeState, statesOf, take } from './limit-arithmetic.ts';
 
 /** Settled ids remembered, so that none is admitted again: this many at least, twice as many at most (about 60 bytes each). */
 const settledMax = 50_000;

@@ -4,16 +4,9 @@
  *
  * TAT is a double: one hour of microseconds (3.6e9) leaves 20 bits for fractions of a token, and a bucket never holds more than its debt.
  */
-import type {
-  Amounts,
-  LimitDimension,
-  LimitScope,
-  LimitState,
-  RateDimension,
-  ReserveOutcome,
-  ReserveRequest,
-} from '../../admission/limit-store.ts';
-import type { LimitPolicy } from '../../tenancy/tenant.ts';
+
+import type { LimitPolicy } from '../tenancy/tenant.ts';
+import type { Amounts, LimitDimension, LimitScope, LimitState, RateDimension, ReserveOutcome, ReserveRequest } from './limit-store.ts';
 
 const minuteUs = 60_000_000;
 /** Nobody knows when a slot or set-aside money returns; a second is short for a person and long for a robot. */
@@ -22,7 +15,7 @@ const unknownWaitMs = 1_000;
 const moneyKeptUs = 60 * minuteUs;
 
 export interface ScopeState {
-  /** By the order of `rates`. */
+  /** Of each of `rates`. */
   readonly tats: number[];
   inFlight: number;
   usedAtUs: number;
@@ -61,7 +54,7 @@ interface Rate {
   readonly amountOf: (amounts: Amounts) => number;
 }
 
-const rates: readonly Rate[] = [
+export const rates: readonly Rate[] = [
   { dimension: 'requests', limitOf: (limits) => limits.requestsPerMinute, amountOf: () => 1 },
   {
     dimension: 'tokens',

@@ -1,0 +1,175 @@
+/** Limits in a real Valkey: the same contract as in memory, then what only several replicas and a server can do. */
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { startValkey } from '../../../../scripts/services.mjs';
+import { ValkeyLimitStore } from '../../../src/adapters/valkey/limit-store.ts';
+import { ValkeyConnection, ValkeyUnavailable } from '../../../src/adapters/valkey/valkey-connection.ts';
+import type { BudgetSource, LimitScope } from '../../../src/admission/limit-store.ts';
+import { ManualClock, systemClock } from '../../../src/primitives/clock.ts';
+import { silentLogger } from '../../../src/telemetry/logger.ts';
+import { describeLimitStore } from '../../contracts/limit-store.ts';
+import { used } from '../../contracts/limit-store-histories.ts';
+
+const noMoney: BudgetSource = { spentNanoUsd: async () => 0 };
+let server: Awaited<ReturnType<typeof startValkey>>;
+const opened: ValkeyConnection[] = [];
+
+beforeAll(async () => {
+  server = await startValkey();
+});
+afterAll(async () => {
+  for (const connection of opened) await connection[Symbol.asyncDispose]();
+  await server.stop();
+});
+
+async function connect(url = server.url): Promise<ValkeyConnection> {
+  const connection = ValkeyConnection.open({ url, commandTimeoutMs: 2_000, logger: silentLogger });
+  opened.push(connection);
+  await expect.poll(() => connection.isReady, { timeout: 10_000, interval: 10 }).toBe(true);
+  return connection;
+}
+
+let shared: Promise<ValkeyConnection> | undefined;
+describeLimitStore('limits in Valkey', async (clock, budgets = noMoney) => {
+  shared ??= connect();
+  return new ValkeyLimitStore({ connection: await shared, clock, budgets, prefix: randomUUID(), nowUs: () => clock.monotonicMs() * 1_000 });
+});
+
+const tenantOf = (limits: LimitScope['limits']): readonly LimitScope[] => [{ name: 'tenant', key: 't:4.acme', limits }];
+const requestOf = (reservationId: string, scopes: readonly LimitScope[], tokens = 0) => ({
+  reservationId,
+  leaseMs: 30_000,
+  amounts: used(tokens),
+  scopes,
+});
+
+async function replicas(count: number, changes: { readonly prefix?: string } = {}) {
+  const prefix = changes.prefix ?? randomUUID();
+  const stores: ValkeyLimitStore[] = [];
+  for (let index = 0; index < count; index++) {
+    stores.push(new ValkeyLimitStore({ connection: await connect(), clock: systemClock, budgets: noMoney, prefix }));
+  }
+  return stores as [ValkeyLimitStore, ...ValkeyLimitStore[]];
+}
+
+describe('several replicas', () => {
+  it('admit together what one would, from 64 requests at once on each', async () => {
+    const stores = await replicas(4);
+    const scopes = tenantOf({ requestsPerMinute: 50, tokensPerMinute: 100_000, concurrency: 40 });
+    const outcomes = await Promise.all(
+      stores.flatMap((store, replica) =>
+        Array.from({ length: 64 }, (_, index) => store.reserve(requestOf(`${replica}-${index}`, scopes, 100))),
+      ),
+    );
+    expect(outcomes.filter(({ kind }) => kind === 'reserved')).toHaveLength(40);
+  });
+
+  it('spend no more of a budget than there is', async () => {
+    const stores = await replicas(4);
+    const budget = { limitNanoUsd: 1_000, isHard: true, isKept: true, period: { id: '2026-11', endsAtMs: Date.now() + 1e9 } };
+    const scopes: readonly LimitScope[] = [{ name: 'tenant', key: 't:4.acme', limits: {}, budget }];
+    const spend = (store: ValkeyLimitStore, id: string) =>
+      store.reserve({ reservationId: id, leaseMs: 30_000, amounts: { inputTokens: 0, outputTokens: 0, costNanoUsd: 30 }, scopes });
+    const outcomes = await Promise.all(
+      stores.flatMap((store, replica) => Array.from({ length: 50 }, (_, index) => spend(store, `${replica}-${index}`))),
+    );
+    expect(outcomes.filter(({ kind }) => kind === 'reserved')).toHaveLength(33);
+  });
+
+  // Planted: reaping by what this process remembers.
+  it('give back what one of them held when it died, once', async () => {
+    const [dead, ...alive] = await replicas(3);
+    const scopes = tenantOf({ concurrency: 5, tokensPerMinute: 1_000 });
+    for (let index = 0; index < 5; index++) await dead.reserve({ ...requestOf(`d${index}`, scopes, 100), leaseMs: 150 });
+    const [first, second] = alive as [ValkeyLimitStore, ValkeyLimitStore];
+    expect((await first.reserve(requestOf('early', scopes))).kind).toBe('denied');
+    await second.reserve(requestOf('early too', scopes));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const reaped = await Promise.all([first.reap(), second.reap(), first.reap()]);
+    expect(reaped.reduce((sum, each) => sum + each, 0)).toBe(5);
+    const after = await first.reserve(requestOf('after', scopes));
+    expect(after).toMatchObject({
+      kind: 'reserved',
+      states: [
+        { dimension: 'tokens', remaining: 1_000 },
+        { dimension: 'concurrency', remaining: 4 },
+      ],
+    });
+    // It was not dead after all.
+    expect(await dead.settle('d0', used(90))).toBe('corrected_after_reap');
+    expect(await dead.settle('d0', used(90))).toBe('unknown');
+  });
+
+  it('do not look at their own clocks', async () => {
+    const prefix = randomUUID();
+    const clocks = [new ManualClock(Date.now() - 3_600_000), new ManualClock(Date.now() + 3_600_000)] as const;
+    const [slow, fast] = await Promise.all(
+      clocks.map(async (clock) => new ValkeyLimitStore({ connection: await connect(), clock, budgets: noMoney, prefix })),
+    );
+    const scopes = tenantOf({ requestsPerMinute: 3 });
+    const kinds = [];
+    for (let index = 0; index < 6; index++)
+      kinds.push((await (index % 2 === 0 ? slow : fast)?.reserve(requestOf(`r${index}`, scopes)))?.kind);
+    expect(kinds).toEqual(['reserved', 'reserved', 'reserved', 'denied', 'denied', 'denied']);
+  });
+});
+
+describe('keys', () => {
+  it('of a tenant are in one slot of a cluster, hold no other tenant’s, and go away when nobody uses them', async () => {
+    const cluster = await startValkey({ isCluster: true });
+    const connection = await connect(cluster.url);
+    await expect.poll(() => connection.send<string>(['CLUSTER', 'INFO']), { timeout: 10_000 }).toContain('cluster_state:ok');
+    const store = new ValkeyLimitStore({ connection, clock: systemClock, budgets: noMoney, prefix: 'p' });
+    const user: LimitScope = { name: 'user', key: 't:4.acme:u:7.{x}:s:y', limits: { requestsPerMinute: 5 } };
+    const scopes = [...tenantOf({ tokensPerMinute: 100 }), user];
+    await store.reserve({ ...requestOf('r', scopes, 50), leaseMs: 50 });
+    await store.reserve(requestOf('s', scopes, 20));
+    await store.renew('s', 30_000, used(5));
+    expect(await store.settle('s', used(10))).toBe('settled');
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(await store.reap()).toBe(1);
+    const keys = await connection.send<readonly string[]>(['KEYS', '*']);
+    expect(keys.toSorted()).toEqual([
+      'p:{t:4.acme}:r:r',
+      'p:{t:4.acme}:r:s',
+      'p:{t:4.acme}:s:t:4.acme',
+      'p:{t:4.acme}:s:t:4.acme:u:7.{x}:s:y',
+    ]);
+    for (const key of keys) expect(await connection.send<number>(['PTTL', key])).toBeGreaterThan(800_000);
+    await cluster.stop();
+  });
+});
+
+describe('a Valkey that is not there', () => {
+  it('is heard of at once, and used again when it is there', async () => {
+    const own = await startValkey();
+    const connection = await connect(own.url);
+    const store = new ValkeyLimitStore({ connection, clock: systemClock, budgets: noMoney });
+    const scopes = tenantOf({ requestsPerMinute: 100 });
+    expect((await store.reserve(requestOf('a', scopes))).kind).toBe('reserved');
+    await own.stop('SIGKILL');
+    await expect.poll(() => connection.isReady, { timeout: 5_000 }).toBe(false);
+    const from = performance.now();
+    await expect(store.reserve(requestOf('b', scopes))).rejects.toBeInstanceOf(ValkeyUnavailable);
+    expect(performance.now() - from).toBeLessThan(50);
+    const again = await startValkey({ port: own.port as number });
+    await expect.poll(() => connection.isReady, { timeout: 10_000 }).toBe(true);
+    // Scripts and counts are gone with it.
+    expect((await store.reserve(requestOf('c', scopes))).kind).toBe('reserved');
+    await again.stop();
+  });
+
+  it('that hangs is waited for no longer than the time of a command', async () => {
+    const own = await startValkey();
+    const connection = ValkeyConnection.open({ url: own.url, commandTimeoutMs: 50, logger: silentLogger });
+    opened.push(connection);
+    await expect.poll(() => connection.isReady, { timeout: 10_000 }).toBe(true);
+    const other = await connect(own.url);
+    const sleeping = other.send(['CLIENT', 'PAUSE', '1000', 'ALL']);
+    await sleeping;
+    const from = performance.now();
+    await expect(connection.send(['PING'])).rejects.toBeInstanceOf(ValkeyUnavailable);
+    expect(performance.now() - from).toBeLessThan(300);
+    await own.stop('SIGKILL');
+  });
+});
