@@ -102,6 +102,7 @@ module.exports = {
     home('log', 'pino', 'telemetry/'),
     home('metrics', 'prom-client', 'telemetry/'),
     home('command-line', 'commander', 'cli/'),
+    home('valkey', '@redis', 'adapters/valkey/'),
     home('documents', 'unpdf|mammoth|csv-parse|parse5', 'rag/|adapters/documents/'),
     home('tokenizer', 'gpt-tokenizer', 'primitives/'),
   ],

@@ -212,7 +212,8 @@ async function untilReady(child, isReady) {
 }
 
 async function endOf(child, signal) {
-  if (child.exitCode !== null) return;
+  // Killed by a signal it has no exit code.
+  if (child.exitCode !== null || child.signalCode !== null) return;
   const ended = new Promise((resolve) => child.once('exit', resolve));
   child.kill(signal);
   const timer = setTimeout(() => child.kill('SIGKILL'), 10_000);

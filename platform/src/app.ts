@@ -5,7 +5,6 @@
 import { createHmac } from 'node:crypto';
 import { join } from 'node:path';
 import { FileUsageJournal } from './adapters/journal-file/usage-journal.ts';
-import { MemoryLimitStore } from './adapters/memory/limit-store.ts';
 import { openBudgetSource } from './adapters/postgres/budget-spend.ts';
 import type { Database } from './adapters/postgres/database.ts';
 import { PostgresEmbeddedUpkeep } from './adapters/postgres/embedded-upkeep.ts';
@@ -27,6 +26,7 @@ import { openDatabase, refuseUnsafe } from './app/database.ts';
 import { openDocuments } from './app/documents.ts';
 import { openIdentity } from './app/identity.ts';
 import { journalSurface, type Lifecycle, openLifecycle } from './app/lifecycle.ts';
+import { openLimitStore } from './app/limits.ts';
 import { embeddingOf, modelsOf, openPriceBook, openProviders } from './app/models.ts';
 import { openReembedding, openRetrieval } from './app/reembedding.ts';
 import { openSecrets } from './app/secrets.ts';
@@ -98,7 +98,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   onStep('models, prices, journal');
   const journal = await openJournal(stack, { config, database, logger });
   const priceBook = openPriceBook(modelsOf(config));
-  const path = openInferencePath(stack, { config, database, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt });
+  const path = openInferencePath(stack, { config, database, logger, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt });
 
   onStep('identity, documents');
   const documents = openDocuments({ ...base, database, homes, path: { ...path, ids }, embedding: embeddingOf(config) });
@@ -182,6 +182,7 @@ async function openJournal(
 interface PathParts {
   readonly config: Config;
   readonly database: Database;
+  readonly logger: Logger;
   readonly journal: FileUsageJournal;
   readonly priceBook: PriceBook;
   readonly metrics: Metrics;
@@ -207,10 +208,8 @@ function openInferencePath(
   });
   for (const pool of inference.pools()) queue.setCapacity(pool.poolId, pool.permits);
   stack.defer(() => queue.close());
-  const store = new MemoryLimitStore(
-    clock,
-    openBudgetSource(database, () => journal.flush()),
-  );
+  const budgets = openBudgetSource(database, () => journal.flush());
+  const store = openLimitStore(stack, { config, budgets, clock, ids, logger: parts.logger });
   const admission = stack.use(createAdmission({ store, clock, ids, leaseMs: reservationLeaseMs }));
   metrics.watch({
     queued: () => queue.snapshot().reduce((sum, pool) => sum + pool.queued, 0),

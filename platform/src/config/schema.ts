@@ -185,6 +185,8 @@ const bounds = z.strictObject({
   queueBytesMax: positiveInt.default(64 * 1_024 * 1_024),
   queueWaitMaxMs: positiveInt.default(30_000),
   reservationLeaseMs: positiveInt.default(30_000),
+  /** A command to Valkey that takes longer is given up, and limits are counted in the process until Valkey answers again. */
+  valkeyCommandTimeoutMs: positiveInt.default(25),
   credentialCacheEntriesMax: positiveInt.default(50_000),
   credentialVerificationsMax: positiveInt.default(256),
   filesPerTenantMax: positiveInt.default(10_000),
@@ -276,7 +278,7 @@ export const configSchema = z.strictObject({
   database: z
     .strictObject({ url: z.string().optional(), ownerUrl: z.string().optional(), poolSize: positiveInt.max(100).default(10) })
     .prefault({}),
-  valkey: z.strictObject({ url: z.string().optional() }).prefault({}),
+  valkey: z.strictObject({ url: z.url({ protocol: /^(redis|rediss|valkey|valkeys)$/ }).optional() }).prefault({}),
   auth: z
     .strictObject({
       adminToken: z.string().min(16, 'must be at least 16 characters').optional(),

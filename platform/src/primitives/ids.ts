@@ -32,7 +32,8 @@ export type IdPrefix =
   | 'use_'
   | 'rsv_'
   | 'key_'
-  | 'audit_';
+  | 'audit_'
+  | 'replica_';
 
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz';
 const alphabetCodes = Buffer.from(alphabet);

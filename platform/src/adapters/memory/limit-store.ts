@@ -144,6 +144,13 @@ export class MemoryLimitStore implements LimitStore {
     return this.#leases.size;
   }
 
+  /** Begins a scope that nothing is known of where it stood elsewhere: how far its rates are ahead of now. */
+  begin({ key }: Pick<LimitScope, 'key'>, aheadUs: readonly number[]): void {
+    if (this.#scopes.has(key)) return;
+    const now = this.#now();
+    this.#scopes.set(key, { ...newState(), tats: aheadUs.map((ahead) => now.us + ahead), usedAtUs: now.us });
+  }
+
   /** Scopes that hold anything; idle ones are forgotten, so this does not grow with the number of tenants. For tests. */
   get scopeCount(): number {
     return this.#scopes.size;

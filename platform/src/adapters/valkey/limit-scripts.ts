@@ -162,6 +162,29 @@ redis.call('ZADD', KEYS[1], fine(at + tonumber(ARGV[2]) * 1000), ARGV[1])
 redis.call('PEXPIRE', KEYS[1], tonumber(ARGV[2]) + 86400000)
 return 1`;
 
+/**
+ * What was used while Valkey could not be asked. KEYS: one scope. ARGV: now or '', period or '', cost, the four rates or 0, the four amounts. A period that is
+ * not here is read from the ledger when it is needed, which has the cost already.
+ */
+export const chargeScript = `${common}
+local at = now(ARGV[1])
+local h = redis.call('HMGET', KEYS[1], unpack(fields))
+local write, latest = {}, at
+for d = 1, 4 do
+  local rate, amount = tonumber(ARGV[3 + d]), tonumber(ARGV[7 + d])
+  if rate > 0 and amount > 0 then
+    local tat = math.max(tonumber(h[d] or 0), at) + amount * 60000000 / rate
+    latest = math.max(latest, tat)
+    write[#write + 1] = fields[d]; write[#write + 1] = fine(tat)
+  end
+end
+if ARGV[2] ~= '' and h[6] == ARGV[2] then write[#write + 1] = 's'; write[#write + 1] = whole(tonumber(h[7]) + tonumber(ARGV[3])) end
+if #write > 0 then
+  redis.call('HSET', KEYS[1], unpack(write))
+  redis.call('PEXPIRE', KEYS[1], whole(3600000 + (latest - at) / 1000))
+end
+return 1`;
+
 /** KEYS: leases. ARGV: now or ''. Replies ids of leases that have run out, the oldest first, at most 64. */
 export const expiredScript = `${common}
 return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', fine(now(ARGV[1])), 'LIMIT', 0, 64)`;

@@ -2,6 +2,7 @@
  * Limits that any number of replicas share. Every call is one script in the slot of one tenant, and time is Valkey's, so no clock of a replica matters. What a
  * script did to a scope comes back as the scope's numbers, and `admission/limit-arithmetic.ts` says of them what it says of those in memory.
  */
+import { LRUCache } from 'lru-cache';
 import { type Found, newState, rates, refusalOf, type ScopeState, statesOf } from '../../admission/limit-arithmetic.ts';
 import type {
   Amounts,
@@ -14,7 +15,7 @@ import type {
 } from '../../admission/limit-store.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
-import { expiredScript, renewScript, reserveScript, settleScript } from './limit-scripts.ts';
+import { chargeScript, expiredScript, renewScript, reserveScript, settleScript } from './limit-scripts.ts';
 import { Script, type ValkeyConnection } from './valkey-connection.ts';
 
 export interface ValkeyLimitStoreParts {
@@ -32,10 +33,13 @@ const scripts = {
   settle: new Script(settleScript),
   renew: new Script(renewScript),
   expired: new Script(expiredScript),
+  charge: new Script(chargeScript),
 };
 const fieldsPerScope = 8;
 /** A budget is told and still missing only when its hash was lost in between. */
 const loadsMax = 3;
+/** Scopes that are remembered for a time without Valkey. */
+const scopesMax = 20_000;
 /** Tenants whose leases this process looks after. */
 const tenantsMax = 50_000;
 
@@ -46,6 +50,8 @@ export class ValkeyLimitStore implements LimitStore {
   readonly #prefix: string;
   /** Where this process's live reservations are. */
   readonly #live = new Map<string, { readonly tenant: string; readonly scopes: readonly LimitScope[] }>();
+  /** How scopes stood when Valkey last told of them. */
+  readonly #seen = new LRUCache<string, { readonly atMs: number; readonly aheadUs: readonly number[] }>({ max: scopesMax });
   /** What is being asked of the source: once for all who wait. */
   readonly #loading = new Map<string, Promise<number>>();
   /** Tenants that were here, the oldest first. */
@@ -114,6 +120,41 @@ export class ValkeyLimitStore implements LimitStore {
     let count = 0;
     for (const tenant of this.#tenants) count += await this.#parts.connection.send<number>(['ZCARD', this.#leases(tenant)]);
     return count;
+  }
+
+  /** Adds what was used without asking. */
+  async charge({
+    scopes,
+    used,
+    requests,
+  }: {
+    readonly scopes: readonly LimitScope[];
+    readonly used: Amounts;
+    readonly requests: number;
+  }): Promise<void> {
+    const tenant = tenantOf(scopes);
+    const amounts = rates.map((rate) => (rate.dimension === 'requests' ? requests : rate.amountOf(used)));
+    const keys = this.#scopeKeys({ tenant, scopes });
+    for (const [index, { limits, budget }] of scopes.entries()) {
+      const args = [this.#now(), budget?.period.id ?? '', used.costNanoUsd, ...rates.map((rate) => rate.limitOf(limits) ?? 0), ...amounts];
+      await this.#parts.connection.run(scripts.charge, [keys[index] as string], args.map(String));
+    }
+  }
+
+  /** How far a scope's rates were ahead of now when Valkey last told of it, less what has passed since, in microseconds. */
+  lastKnown({ key }: LimitScope): readonly number[] | undefined {
+    const seen = this.#seen.get(key);
+    if (seen === undefined) return undefined;
+    const passedUs = (this.#parts.clock.monotonicMs() - seen.atMs) * 1_000;
+    return seen.aheadUs.map((ahead) => Math.max(0, ahead - passedUs));
+  }
+
+  /** Reservations of this process in a scope, but for these. */
+  liveIn({ key }: LimitScope, ended: ReadonlyMap<string, unknown>): number {
+    let live = 0;
+    for (const [reservationId, { scopes }] of this.#live)
+      if (!ended.has(reservationId) && scopes.some((scope) => scope.key === key)) live++;
+    return live;
   }
 
   async #reap(tenant: string, reservationId: string): Promise<number> {
@@ -191,6 +232,8 @@ export class ValkeyLimitStore implements LimitStore {
     const found = scopes.map(
       (scope, index): Found => ({ scope, state: stateOf(scope, fields.slice(index * fieldsPerScope, (index + 1) * fieldsPerScope)) }),
     );
+    const atMs = this.#parts.clock.monotonicMs();
+    for (const { scope, state } of found) this.#seen.set(scope.key, { atMs, aheadUs: state.tats.map((tat) => Math.max(0, tat - now.us)) });
     return { found, now };
   }
 

@@ -1,0 +1,188 @@
+/** Replicas whose Valkey is killed, hangs, or comes back empty: together they admit what one would, nothing waits long, and what was used meanwhile is charged. */
+import { randomUUID } from 'node:crypto';
+import { setTimeout as wait } from 'node:timers/promises';
+import { afterEach, describe, expect, it } from 'vitest';
+import { type RunningValkey, startValkey } from '../../../../scripts/services.mjs';
+import { MemoryLimitStore } from '../../../src/adapters/memory/limit-store.ts';
+import { ValkeyLimitStore } from '../../../src/adapters/valkey/limit-store.ts';
+import { ReplicaPresence } from '../../../src/adapters/valkey/replica-presence.ts';
+import { ValkeyConnection, ValkeyUnavailable } from '../../../src/adapters/valkey/valkey-connection.ts';
+import type { BudgetSource, LimitScope, ReserveOutcome } from '../../../src/admission/limit-store.ts';
+import { ReplicatedLimits } from '../../../src/admission/replicated-limits.ts';
+import { systemClock } from '../../../src/primitives/clock.ts';
+import { silentLogger } from '../../../src/telemetry/logger.ts';
+import { used } from '../../contracts/limit-store-histories.ts';
+
+interface Replica {
+  readonly limits: ReplicatedLimits;
+  readonly presence: ReplicaPresence;
+  readonly connection: ValkeyConnection;
+}
+
+const running: { stop(signal?: NodeJS.Signals): Promise<void> }[] = [];
+const replicas: Replica[] = [];
+afterEach(async () => {
+  for (const { limits, presence, connection } of replicas.splice(0)) {
+    limits[Symbol.dispose]();
+    presence[Symbol.dispose]();
+    await connection[Symbol.asyncDispose]();
+  }
+  for (const server of running.splice(0)) await server.stop('SIGKILL');
+});
+
+async function open(count: number, budgets: BudgetSource = { spentNanoUsd: async () => 0 }) {
+  const server = await startValkey();
+  running.push(server);
+  const prefix = randomUUID();
+  for (let index = 0; index < count; index++) {
+    const connection = ValkeyConnection.open({ url: server.url, commandTimeoutMs: 100, logger: silentLogger });
+    await expect.poll(() => connection.isReady, { timeout: 10_000 }).toBe(true);
+    const presence = new ReplicaPresence(connection, { id: `replica-${index}`, prefix });
+    const limits = new ReplicatedLimits({
+      shared: new ValkeyLimitStore({ connection, clock: systemClock, budgets, prefix }),
+      openLocal: () => new MemoryLimitStore(systemClock, budgets),
+      place: () => presence.place,
+      isUnavailable: (error) => error instanceof ValkeyUnavailable,
+      probe: () => connection.send(['PING']),
+      budgets,
+      logger: silentLogger,
+    });
+    replicas.push({ limits, presence, connection });
+  }
+  for (const { presence } of replicas) await presence.beHere();
+  for (const { presence } of replicas) await presence.beHere();
+  expect(replicas.map(({ presence }) => presence.place)).toEqual(replicas.map((_, rank) => ({ rank, count })));
+  return { server, stores: replicas.map(({ limits }) => limits) as unknown as [ReplicatedLimits, ReplicatedLimits, ...ReplicatedLimits[]] };
+}
+
+const tenantWith = (limits: LimitScope['limits'], budget?: LimitScope['budget']): readonly LimitScope[] => [
+  { name: 'tenant', key: 't:4.acme', limits, budget },
+];
+let number = 0;
+const ask = (store: ReplicatedLimits, scopes: readonly LimitScope[], tokens = 0, costNanoUsd = 0): Promise<ReserveOutcome> =>
+  store.reserve({ reservationId: `r${number++}`, leaseMs: 30_000, amounts: used(tokens, costNanoUsd), scopes });
+
+/** Asks every replica in turn until all refuse; how many were admitted. */
+async function admitAll(stores: readonly ReplicatedLimits[], scopes: readonly LimitScope[], tokens = 0, costNanoUsd = 0): Promise<number> {
+  let admitted = 0;
+  for (const store of stores) {
+    for (let count = 0; count < 2_000; count++) {
+      if ((await ask(store, scopes, tokens, costNanoUsd)).kind !== 'reserved') break;
+      admitted++;
+    }
+  }
+  return admitted;
+}
+
+async function killed(server: RunningValkey): Promise<void> {
+  await server.stop('SIGKILL');
+  for (const { connection } of replicas) await expect.poll(() => connection.isReady, { timeout: 5_000 }).toBe(false);
+}
+
+const isShared = () => expect.poll(() => replicas.some(({ limits }) => limits.isAlone), { timeout: 15_000 }).toBe(false);
+
+describe('without Valkey', () => {
+  // Planted: a full bucket for each; a whole limit for each.
+  it('replicas admit together what is left, and no more than 5 % beyond it', async () => {
+    const { server, stores } = await open(4);
+    const scopes = tenantWith({ tokensPerMinute: 60_000, requestsPerMinute: 10_000 });
+    // Half of the bucket is used, seen by all.
+    for (let index = 0; index < 300; index++) await ask(stores[index % 4] as ReplicatedLimits, scopes, 100);
+    const from = performance.now();
+    await killed(server);
+    const admitted = await admitAll(stores, scopes, 100);
+    const refilled = ((performance.now() - from) / 60_000) * 600;
+    expect(admitted).toBeGreaterThan(250);
+    expect(admitted).toBeLessThanOrEqual(300 + refilled + 600 * 0.05);
+  });
+
+  it('slots are shared out, those of before included', async () => {
+    const { server, stores } = await open(3);
+    const scopes = tenantWith({ concurrency: 9 });
+    for (const store of stores) await ask(store, scopes);
+    await killed(server);
+    expect(await admitAll(stores, scopes)).toBe(6);
+  });
+
+  it('a limit of fewer than there are replicas is held by as many of them', async () => {
+    const { server, stores } = await open(4);
+    const scopes = tenantWith({ concurrency: 2 });
+    await ask(stores[0], scopes).then(async () => stores[0].settle(`r${number - 1}`, used(0)));
+    await killed(server);
+    let admitted = 0;
+    for (const store of stores) {
+      const outcome = await ask(store, scopes).catch((error: { code?: string }) => error);
+      if ('kind' in outcome && outcome.kind === 'reserved') admitted++;
+      else expect(outcome).toMatchObject({ code: 'capacity_unavailable' });
+    }
+    expect(admitted).toBe(2);
+  });
+
+  it('a request that fits the whole limit and not a part of it has to wait, and is not refused for good', async () => {
+    const { server, stores } = await open(4);
+    const scopes = tenantWith({ tokensPerMinute: 1_000 });
+    await killed(server);
+    await expect(ask(stores[0], scopes, 400)).rejects.toMatchObject({ code: 'capacity_unavailable', retryAfterMs: 1_000 });
+    expect((await ask(stores[0], scopes, 2_000)).kind).toBe('too_large');
+  });
+
+  it('money that refuses has a grace of a hundredth, and then refuses', async () => {
+    const { server, stores } = await open(2, { spentNanoUsd: async () => 500_000 });
+    const budget = { limitNanoUsd: 1_000_000, isHard: true, isKept: true, period: { id: '2026-11', endsAtMs: Date.now() + 1e9 } };
+    const scopes = tenantWith({}, budget);
+    expect((await ask(stores[0], scopes, 0, 1_000)).kind).toBe('reserved');
+    await killed(server);
+    expect(await admitAll(stores, scopes, 0, 1_000)).toBe(20);
+  });
+
+  it('nobody waits long, also for one that hangs', async () => {
+    const { stores } = await open(2);
+    const scopes = tenantWith({ requestsPerMinute: 100_000 });
+    await ask(stores[0], scopes);
+    await replicas[1]?.connection.send(['CLIENT', 'PAUSE', '1500', 'ALL']);
+    const waits: number[] = [];
+    for (let count = 0; count < 200; count++) {
+      const from = performance.now();
+      expect((await ask(stores[0], scopes)).kind).toBe('reserved');
+      waits.push(performance.now() - from);
+    }
+    expect(Math.max(...waits)).toBeLessThan(400);
+    expect(waits.filter((ms) => ms > 50).length).toBeLessThan(3);
+    await isShared();
+  });
+});
+
+describe('when Valkey is back', () => {
+  it('what was used meanwhile is charged, and what had been held is given back', async () => {
+    const { server, stores } = await open(2);
+    const scopes = tenantWith({ tokensPerMinute: 6_000, concurrency: 10 });
+    const before = `r${number}`;
+    await ask(stores[0], scopes, 1_000);
+    await killed(server);
+    const during = `r${number}`;
+    expect((await ask(stores[1], scopes, 1_000)).kind).toBe('reserved');
+    await stores[1].settle(during, used(2_000));
+    await stores[0].settle(before, used(500));
+    running.push(await startValkey({ port: server.port as number }));
+    await isShared();
+    await wait(50);
+    const outcome = await ask(stores[0], scopes, 0);
+    const left =
+      outcome.kind === 'reserved' ? Object.fromEntries(outcome.states.map(({ dimension, remaining }) => [dimension, remaining])) : {};
+    // It came back empty: it knows of the 2,000 that were charged, and nothing of before.
+    expect(left['concurrency']).toBe(9);
+    expect(left['tokens']).toBeGreaterThan(3_900);
+    expect(left['tokens']).toBeLessThan(5_200);
+  });
+
+  it('a reservation that was late to be answered is not held for ever', async () => {
+    const { stores } = await open(1);
+    const scopes = tenantWith({ concurrency: 5 });
+    await replicas[0]?.connection.send(['CLIENT', 'PAUSE', '700', 'WRITE']);
+    const late = `r${number}`;
+    expect((await ask(stores[0], scopes)).kind).toBe('reserved');
+    await stores[0].settle(late, used(0));
+    await isShared();
+    expect(await stores[0].liveCount()).toBe(0);
+  });
+});
