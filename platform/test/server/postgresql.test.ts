@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type RunningService, startPgBouncer, startPostgres } from '../../../scripts/services.mjs';
+import { type RunningService, startPgBouncer, startPostgres, startValkey } from '../../../scripts/services.mjs';
 import { type RunningBulkhead, startBulkhead } from '../support/running-bulkhead.ts';
 import { onServer as runAt, urlAt } from '../support/server-database.ts';
 
@@ -72,6 +72,12 @@ async function asOperator(bulkhead: RunningBulkhead, path: string, body: unknown
   const text = await answer.text();
   expect(answer.status, `${path}: ${text}\n${bulkhead.log()}`).toBe(201);
   return JSON.parse(text) as Record<string, unknown>;
+}
+
+async function updateTenant(bulkhead: RunningBulkhead, tenant: string, changes: unknown): Promise<void> {
+  const headers = { authorization: `Bearer ${adminToken}`, 'content-type': 'application/json' };
+  const answer = await fetch(`${bulkhead.baseUrl}/admin/v1/tenants/${tenant}`, { method: 'POST', headers, body: JSON.stringify(changes) });
+  expect(answer.status).toBe(200);
 }
 
 async function clientOf(bulkhead: RunningBulkhead, tenant: string, isolation: 'pooled' | 'siloed'): Promise<OpenAI> {
@@ -202,6 +208,45 @@ describe('a whole Bulkhead on the server', () => {
     await expect(reading).rejects.toMatchObject({ code: 'tenant_suspended' });
     await expect(client.models.list()).rejects.toMatchObject({ status: 403, code: 'tenant_suspended' });
     expect(performance.now() - suspendedAtMs).toBeLessThan(5_000);
+  });
+
+  it('holds one limit over two processes, gives back what a killed one held, and goes on when Valkey is killed', async () => {
+    const valkey = await startValkey();
+    const config = configOf(urlOf(name, `${name}_login`), { valkey: { url: valkey.url }, bounds: { reservationLeaseMs: 3_000 } });
+    await using here = await startBulkhead({ dataDir: directory('limits-here'), config });
+    await using there = await startBulkhead({ dataDir: directory('limits-there'), config });
+    const atHere = await clientOf(here, 'shared-limits', 'pooled');
+    const atThere = new OpenAI({ baseURL: `${there.baseUrl}/v1`, apiKey: atHere.apiKey, maxRetries: 0 });
+    await updateTenant(here, 'shared-limits', { limits: { concurrency: 4, requests_per_minute: 60 } });
+    const messages = [{ role: 'user' as const, content: 'Write a very long story about the sea.' }];
+    const open = async (client: OpenAI) => client.chat.completions.create({ model: 'slow', messages, stream: true, max_tokens: 500 });
+    // Two streams on each: no slot is left on either.
+    for (const client of [atThere, atThere, atHere, atHere]) await open(client);
+    await expect(open(atHere)).rejects.toMatchObject({ code: 'concurrency_limit_exceeded' });
+    await expect(open(atThere)).rejects.toMatchObject({ code: 'concurrency_limit_exceeded' });
+    await there.stop('SIGKILL');
+    const killedAtMs = performance.now();
+    await expect
+      .poll(
+        () =>
+          open(atHere).then(
+            () => 'open',
+            (error: { code: string }) => error.code,
+          ),
+        { timeout: 15_000, interval: 500 },
+      )
+      .toBe('open');
+    // A lease, and a third of one until somebody looks.
+    expect(performance.now() - killedAtMs).toBeLessThan(8_000);
+    await valkey.stop('SIGKILL');
+    const quick = () => atHere.chat.completions.create({ model: 'sim-fast', messages, max_tokens: 5 });
+    const from = performance.now();
+    await quick();
+    expect(performance.now() - from).toBeLessThan(1_000);
+    expect(here.log()).toContain('limits cannot be shared');
+    // Three streams run; what was held before still counts.
+    await open(atHere);
+    await expect(open(atHere)).rejects.toMatchObject({ code: 'concurrency_limit_exceeded' });
   });
 
   it('places a store by size, with the owner’s login of the guide, and starts again beside its index', async () => {

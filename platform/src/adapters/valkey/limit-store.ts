@@ -68,6 +68,16 @@ export class ValkeyLimitStore implements LimitStore {
     const tenant = tenantOf(scopes);
     this.#remember(tenant);
     const spent = new Map<number, number>();
+    // Before it is asked: an answer that comes too late must find its reservation to end.
+    const wasLive = this.#live.has(reservationId);
+    this.#live.set(reservationId, { tenant, scopes });
+    const outcome = await this.#untilDecided(tenant, request, spent);
+    if (outcome.kind !== 'reserved' && !wasLive) this.#live.delete(reservationId);
+    return outcome;
+  }
+
+  async #untilDecided(tenant: string, request: ReserveRequest, spent: Map<number, number>): Promise<ReserveOutcome> {
+    const { scopes } = request;
     for (let load = 0; load <= loadsMax; load++) {
       const reply = await this.#reserve(tenant, request, spent);
       switch (reply[0]) {
@@ -79,7 +89,6 @@ export class ValkeyLimitStore implements LimitStore {
         case 'denied':
           return this.#refusal(request, reply);
         default: {
-          this.#live.set(reservationId, { tenant, scopes });
           const { found, now } = this.#read(scopes, reply);
           return { kind: 'reserved', states: found.flatMap((each) => statesOf(each, now)) };
         }

@@ -178,6 +178,9 @@ describe('when Valkey is back', () => {
   it('a reservation that was late to be answered is not held for ever', async () => {
     const { stores } = await open(1);
     const scopes = tenantWith({ concurrency: 5 });
+    // The server has the script by then.
+    await ask(stores[0], scopes);
+    await stores[0].settle(`r${number - 1}`, used(0));
     await replicas[0]?.connection.send(['CLIENT', 'PAUSE', '700', 'WRITE']);
     const late = `r${number}`;
     expect((await ask(stores[0], scopes)).kind).toBe('reserved');
