@@ -43,7 +43,8 @@ class Agent {
     return this;
   }
 
-  asks(): 'fine' | 'warned' | string {
+  /** `fine`, `warned`, or the code of the refusal. */
+  asks(): string {
     try {
       const { isLooping } = this.#guard.enter(this.#scope, { user: 'u', session: this.#session ?? undefined }, { messages: this.messages });
       return isLooping ? 'warned' : 'fine';

@@ -1,7 +1,6 @@
 /** The callers of the demo: real requests over HTTP, as the tenant's own product would send them. */
 import { setTimeout as wait } from 'node:timers/promises';
 import { request } from 'undici';
-import type { Phase } from './demo-view.ts';
 
 export interface CallerOptions {
   readonly id: string;
@@ -10,6 +9,8 @@ export interface CallerOptions {
   readonly baseUrl: string;
   readonly model: string;
 }
+
+export type Phase = 'alone' | 'flooded';
 
 /** What one tenant saw in one phase. */
 export interface Seen {

@@ -1,8 +1,6 @@
 /** What `bulkhead demo noisy` shows: the live table, and what came of it. */
-import type { Caller, PoolView, Seen } from './demo-load.ts';
+import type { Caller, Phase, PoolView, Seen } from './demo-load.ts';
 import { printable, table } from './output.ts';
-
-export type Phase = 'alone' | 'flooded';
 
 export interface DemoFrame {
   readonly phase: Phase;

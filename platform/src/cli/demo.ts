@@ -5,8 +5,8 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { Command } from 'commander';
 import { loadConfig, systemSources } from '../config/load.ts';
 import { CommandError } from './command-error.ts';
-import { Caller, fairnessOf } from './demo-load.ts';
-import { demoView, type Phase, summaryOf, verdictOf } from './demo-view.ts';
+import { Caller, fairnessOf, type Phase } from './demo-load.ts';
+import { demoView, summaryOf, verdictOf } from './demo-view.ts';
 import { type OutputOptions, print, withOutput } from './output.ts';
 import { findRunningServer } from './running-server.ts';
 

@@ -119,7 +119,7 @@ describe('a budget', () => {
   it('binds every route that spends', async () => {
     const apiKey = await tenantWith('poor', 0.000_001);
     const store = await send(apiKey, '/vector_stores', { name: 'store' });
-    const storeId = String(store.body['id']);
+    const { id: storeId } = store.body as unknown as { readonly id: string };
     const form = new FormData();
     form.set('purpose', 'assistants');
     form.set('file', new File(['A page about the sea and the ships in the harbour.'], 'page.txt'));

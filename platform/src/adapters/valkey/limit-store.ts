@@ -167,7 +167,7 @@ export class ValkeyLimitStore implements LimitStore {
   }
 
   async #reap(tenant: string, reservationId: string): Promise<number> {
-    const [, record = ''] = this.#keys(tenant, reservationId);
+    const [, record] = this.#keys(tenant, reservationId);
     const count = Number(await this.#parts.connection.send<string | null>(['HGET', record, 'scopes']));
     const names = Array.from({ length: count }, (_, index) => `k${index + 1}`);
     const keys = count === 0 ? [] : await this.#parts.connection.send<readonly (string | null)[]>(['HMGET', record, ...names]);
