@@ -106,6 +106,10 @@ describe('a tenant that is suspended', () => {
     const find = async () => (await client.vectorStores.search(store.id, { query: 'When does the harbour open?' })).data.length;
     expect(await find()).toBe(1);
     await expect.poll(partitions, { timeout: 10_000 }).toBe(1);
+    // Planted: forgetting a tenant whatever changes of it, also at the second look two seconds later.
+    await asOperator('POST', '/tenants/acme', { limits: { concurrency: 1 } });
+    await wait(2_500);
+    expect(await partitions()).toBe(1);
     await asOperator('POST', '/tenants/acme/suspend');
     await expect.poll(partitions, { timeout: 5_000 }).toBe(0);
     await asOperator('POST', '/tenants/acme/resume');
