@@ -5,6 +5,7 @@
  * TAT is a double: one hour of microseconds (3.6e9) leaves 20 bits for fractions of a token, and a bucket never holds more than its debt.
  */
 
+import { assert } from '../primitives/assert.ts';
 import type { LimitPolicy } from '../tenancy/tenant.ts';
 import type { Amounts, LimitDimension, LimitScope, LimitState, RateDimension, ReserveOutcome, ReserveRequest } from './limit-store.ts';
 
@@ -13,6 +14,11 @@ const minuteUs = 60_000_000;
 const unknownWaitMs = 1_000;
 /** An idle budget is forgotten after this long, and read again when it is needed; an idle session is over. */
 const moneyKeptUs = 60 * minuteUs;
+
+/** One count that is not a number would stop a bucket for ever. */
+export function assertWhole({ inputTokens, outputTokens, costNanoUsd }: Amounts): void {
+  for (const amount of [inputTokens, outputTokens, costNanoUsd]) assert(Number.isSafeInteger(amount) && amount >= 0, 'amounts are whole');
+}
 
 export interface ScopeState {
   /** Of each of `rates`. */

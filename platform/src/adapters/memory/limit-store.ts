@@ -4,6 +4,7 @@
  */
 
 import {
+  assertWhole,
   correct,
   type Found,
   isIdle,
@@ -241,9 +242,4 @@ export class MemoryLimitStore implements LimitStore {
       this.#reaped.delete(reservationId);
     }
   }
-}
-
-/** One count that is not a number would stop a bucket for ever. */
-function assertWhole({ inputTokens, outputTokens, costNanoUsd }: Amounts): void {
-  for (const amount of [inputTokens, outputTokens, costNanoUsd]) assert(Number.isSafeInteger(amount) && amount >= 0, 'amounts are whole');
 }

@@ -3,7 +3,7 @@
  * script did to a scope comes back as the scope's numbers, and `admission/limit-arithmetic.ts` says of them what it says of those in memory.
  */
 import { LRUCache } from 'lru-cache';
-import { type Found, newState, rates, refusalOf, type ScopeState, statesOf } from '../../admission/limit-arithmetic.ts';
+import { assertWhole, type Found, newState, rates, refusalOf, type ScopeState, statesOf } from '../../admission/limit-arithmetic.ts';
 import type {
   Amounts,
   BudgetSource,
@@ -283,8 +283,4 @@ function stateOf({ budget }: LimitScope, [t1, t2, t3, t4, inFlight, period = '',
       ? { periodId: period, spent: Number(spent), reserved: Number(reserved) }
       : undefined;
   return { ...newState(), tats: [t1, t2, t3, t4].map((tat) => Number(tat)), inFlight: Number(inFlight), money };
-}
-
-function assertWhole({ inputTokens, outputTokens, costNanoUsd }: Amounts): void {
-  for (const amount of [inputTokens, outputTokens, costNanoUsd]) assert(Number.isSafeInteger(amount) && amount >= 0, 'amounts are whole');
 }
