@@ -16,7 +16,7 @@ import type {
 import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
 import { chargeScript, expiredScript, renewScript, reserveScript, settleScript } from './limit-scripts.ts';
-import { Script, type ValkeyConnection } from './valkey-connection.ts';
+import { Script, type ValkeyConnection, ValkeyUnavailable } from './valkey-connection.ts';
 
 export interface ValkeyLimitStoreParts {
   readonly connection: ValkeyConnection;
@@ -71,9 +71,17 @@ export class ValkeyLimitStore implements LimitStore {
     // Before it is asked: an answer that comes too late must find its reservation to end.
     const wasLive = this.#live.has(reservationId);
     this.#live.set(reservationId, { tenant, scopes });
-    const outcome = await this.#untilDecided(tenant, request, spent);
-    if (outcome.kind !== 'reserved' && !wasLive) this.#live.delete(reservationId);
-    return outcome;
+    let holdsNothing = true;
+    try {
+      const outcome = await this.#untilDecided(tenant, request, spent);
+      holdsNothing = outcome.kind !== 'reserved';
+      return outcome;
+    } catch (error) {
+      holdsNothing = !(error instanceof ValkeyUnavailable);
+      throw error;
+    } finally {
+      if (holdsNothing && !wasLive) this.#live.delete(reservationId);
+    }
   }
 
   async #untilDecided(tenant: string, request: ReserveRequest, spent: Map<number, number>): Promise<ReserveOutcome> {

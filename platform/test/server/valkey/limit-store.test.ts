@@ -76,6 +76,16 @@ describe('several replicas', () => {
     expect(outcomes.filter(({ kind }) => kind === 'reserved')).toHaveLength(33);
   });
 
+  // Planted: remembered whatever the source of the budgets says.
+  it('remember no reservation that failed before it was made', async () => {
+    const budgets: BudgetSource = { spentNanoUsd: () => Promise.reject(new Error('no ledger')) };
+    const store = new ValkeyLimitStore({ connection: await connect(), clock: systemClock, budgets, prefix: randomUUID() });
+    const budget = { limitNanoUsd: 1_000, isHard: true, isKept: true, period: { id: '2026-11', endsAtMs: Date.now() + 1e9 } };
+    const scope: LimitScope = { name: 'tenant', key: 't:4.acme', limits: {}, budget };
+    await expect(store.reserve(requestOf('r', [scope]))).rejects.toThrow('no ledger');
+    expect(store.liveIn(scope, new Map())).toBe(0);
+  });
+
   // Planted: reaping by what this process remembers.
   it('give back what one of them held when it died, once', async () => {
     const [dead, ...alive] = await replicas(3);
