@@ -4,6 +4,7 @@ import { createServer, type IncomingHttpHeaders, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { text as textOf } from 'node:stream/consumers';
 import { setTimeout as wait } from 'node:timers/promises';
+import { sql } from 'kysely';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { PostgresUsageLedger } from '../../src/adapters/postgres/usage-ledger.ts';
 import { PostgresWebhookOutbox } from '../../src/adapters/postgres/webhook-outbox.ts';
@@ -17,7 +18,7 @@ import { isWebhookSecret } from '../../src/primitives/sign-webhook.ts';
 import { silentLogger } from '../../src/telemetry/logger.ts';
 import { mintOperatorScope } from '../../src/tenancy/mint-operator-scope.ts';
 import { usageEvent } from '../contracts/usage-events.ts';
-import { openTestDatabase, type TestDatabase } from '../support/embedded-database.ts';
+import { openTestDatabase, principalOf, type TestDatabase } from '../support/embedded-database.ts';
 
 const operator = mintOperatorScope('test');
 const key = Buffer.alloc(32, 9);
@@ -141,6 +142,12 @@ describe('a threshold of a budget', () => {
     expect(await eventCount()).toBe(5);
     await deliver(() => heard.length >= 5);
     expect(heard.some(({ message }) => message.data['level'] === 'user' && message.data['member'] === 'ann')).toBe(true);
+  });
+
+  it('is seen by no role that serves requests', async () => {
+    await spend(600);
+    const asTenant = db.database.forTenant(principalOf('acme')).read((q) => sql`SELECT * FROM control.webhook_event`.execute(q));
+    await expect(asTenant).rejects.toMatchObject({ sqlState: '42501' });
   });
 });
 
