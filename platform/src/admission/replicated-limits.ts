@@ -13,7 +13,7 @@ import type { Amounts, BudgetSource, LimitScope, LimitStore, ReserveOutcome, Res
 
 /** Port: the store that all replicas share. Its calls reject with `isUnavailable` errors when it cannot be asked. */
 export interface SharedLimitStore extends LimitStore {
-  charge(use: { readonly scopes: readonly LimitScope[]; readonly used: Amounts; readonly requests: number }): Promise<void>;
+  charge(debt: Debt): Promise<void>;
   /** How far the rates of a scope were ahead of now; undefined when this process has not seen it. */
   lastKnown(scope: LimitScope): readonly number[] | undefined;
   /** Reservations of this process in a scope, but for these. */
@@ -56,6 +56,12 @@ interface LocalUse {
   readonly scopes: readonly LimitScope[];
 }
 
+interface Debt {
+  readonly scopes: readonly LimitScope[];
+  readonly used: Amounts;
+  readonly requests: number;
+}
+
 export class ReplicatedLimits implements LimitStore, Disposable {
   readonly #parts: ReplicatedLimitsParts;
   /** Set while the shared store is not asked. */
@@ -66,7 +72,8 @@ export class ReplicatedLimits implements LimitStore, Disposable {
   /** What each budget had cost when the local store began, by scope and period. */
   #spentAtStart = new Map<string, Promise<number>>();
   readonly #endings = new Map<string, Amounts>();
-  #debts: { readonly scopes: readonly LimitScope[]; readonly used: Amounts; readonly requests: number }[] = [];
+  /** One for every chain of scopes and periods, however many calls it had. */
+  #debts = new Map<string, Debt>();
 
   constructor(parts: ReplicatedLimitsParts) {
     this.#parts = parts;
@@ -158,7 +165,7 @@ export class ReplicatedLimits implements LimitStore, Disposable {
   async #settleLocally({ store, scopes }: LocalUse, reservationId: string, actual: Amounts): Promise<SettleOutcome> {
     this.#localUses.delete(reservationId);
     const settled = await store.settle(reservationId, actual);
-    this.#debts.push({ scopes, used: actual, requests: 1 });
+    this.#owe({ scopes, used: actual, requests: 1 });
     if (this.#local === undefined) await this.#repay();
     return settled;
   }
@@ -253,20 +260,39 @@ export class ReplicatedLimits implements LimitStore, Disposable {
     }
   }
 
+  /** Beyond so many chains the tenant alone is charged: of tenants there are fewer than of their users and sessions. */
+  #owe({ scopes, used, requests }: Debt): void {
+    const key = scopes.map((scope) => `${scope.key} ${scope.budget?.period.id ?? ''}`).join(' ');
+    const before = this.#debts.get(key);
+    if (before === undefined && scopes.length > 1 && this.#debts.size >= waitingMax) {
+      this.#owe({ scopes: scopes.slice(0, 1), used, requests });
+      return;
+    }
+    this.#debts.set(key, { scopes, used: sumOf(before?.used ?? nothing, used), requests: (before?.requests ?? 0) + requests });
+  }
+
   async #repay(): Promise<void> {
-    const debts = this.#debts;
-    this.#debts = [];
+    const debts = [...this.#debts.values()];
+    this.#debts = new Map();
     for (const [index, debt] of debts.entries()) {
       try {
         await this.#parts.shared.charge(debt);
       } catch (error) {
-        this.#debts.push(...debts.slice(index));
+        for (const left of debts.slice(index)) this.#owe(left);
         if (!this.#parts.isUnavailable(error)) throw error;
         this.#leave();
         return;
       }
     }
   }
+}
+
+function sumOf(a: Amounts, b: Amounts): Amounts {
+  return {
+    inputTokens: a.inputTokens + b.inputTokens,
+    outputTokens: a.outputTokens + b.outputTokens,
+    costNanoUsd: a.costNanoUsd + b.costNanoUsd,
+  };
 }
 
 function slotsTaken({ name, limits: { concurrency: limit = 0 } }: LimitScope): ReserveOutcome {

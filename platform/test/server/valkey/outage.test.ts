@@ -175,6 +175,25 @@ describe('when Valkey is back', () => {
     expect(left['tokens']).toBeLessThan(5_200);
   });
 
+  // Planted: the last debt of a tenant in the place of those before.
+  it('every call that was used meanwhile is charged, not the last alone', async () => {
+    const { server, stores } = await open(1);
+    const scopes = tenantWith({ tokensPerMinute: 6_000 });
+    await killed(server);
+    for (let count = 0; count < 2; count++) {
+      const during = `r${number}`;
+      expect((await ask(stores[0], scopes, 1_000)).kind).toBe('reserved');
+      await stores[0].settle(during, used(2_000));
+    }
+    running.push(await startValkey({ port: server.port as number }));
+    await isShared();
+    await wait(50);
+    const outcome = await ask(stores[0], scopes, 0);
+    const left = outcome.kind === 'reserved' ? outcome.states.find(({ dimension }) => dimension === 'tokens')?.remaining : undefined;
+    expect(left).toBeGreaterThan(1_900);
+    expect(left).toBeLessThan(3_200);
+  });
+
   it('a reservation that was late to be answered is not held for ever', async () => {
     const { stores } = await open(1);
     const scopes = tenantWith({ concurrency: 5 });
