@@ -26,6 +26,15 @@ interface Filled {
   readonly own: string;
 }
 
+/** Planner statistics quote what was planted. */
+function analysing(worldOf: () => ErasureWorld | undefined): ErasureWorldOptions {
+  return {
+    onStep: async (step) => {
+      if (step === 'found') await worldOf()?.silo.shared.withClient((client) => client.query('ANALYZE'));
+    },
+  };
+}
+
 async function filledWorld(options: ErasureWorldOptions = {}): Promise<Filled> {
   const world = await openErasureWorld(options);
   const stores: string[] = [];
@@ -55,7 +64,7 @@ async function rowsLeft(world: ErasureWorld, receipt: DeletionReceipt): Promise<
 
 describe.each(['pooled', 'siloed'] as const)('a %s tenant that is erased', { timeout: waitMs }, (isolation) => {
   it('is gone from every table and file, with a receipt, and its neighbour finds the same bit for bit', async () => {
-    const { world, neighbour } = await filledWorld();
+    const { world, neighbour }: Filled = await filledWorld(analysing(() => world));
     await using _ = world;
     if (isolation === 'siloed') await world.silo.mover.move(operator, principalOf('acme'), { destination: 'siloed', signal });
     const before = await world.ask('globex', neighbour);
@@ -89,6 +98,15 @@ describe.each(['pooled', 'siloed'] as const)('a %s tenant that is erased', { tim
     expect(body.rewritten.map(({ relation }) => relation)).toContain('app.response');
     expect(await rowsLeft(world, body)).toEqual({});
     expect(await world.ask('globex', neighbour)).toEqual(before);
+  });
+
+  it('is gone from the statistics of tables that it alone filled', async () => {
+    const world: ErasureWorld = await openErasureWorld(analysing(() => world));
+    await using _ = world;
+    await world.silo.addTenant('acme');
+    await world.fill('acme', textsOf('acme'));
+    if (isolation === 'siloed') await world.silo.mover.move(operator, principalOf('acme'), { destination: 'siloed', signal });
+    expect((await erase(world)).body.tenant).toBe('acme');
   });
 
   it('answers nobody, comes back as nobody, and has one receipt', async () => {

@@ -6,6 +6,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import type pg from 'pg';
 import type { DeletionReceipt } from '../../tenancy/tenant-erasure.ts';
 import { DatabaseStatementError } from './database-error.ts';
+import { dropStaleStatistics } from './erasure-statistics.ts';
 import type { OwnerDatabase } from './owner-database.ts';
 
 export interface Purge {
@@ -28,12 +29,17 @@ export async function purge(owner: OwnerDatabase, shards: readonly number[], onR
   const rewritten: DeletionReceipt['rewritten'][number][] = [];
   for (const before of await relationsOf(owner, shards)) {
     await onRelation();
-    await rewrite(owner, `VACUUM (FULL, ANALYZE) ${before.name}`);
+    await underLock(owner, `VACUUM (FULL, ANALYZE) ${before.name}`);
     const after = await relationNow(owner, before.name);
     if (after.node === before.node) throw new Error(`the database did not write ${before.name} anew`);
     rewritten.push({ relation: before.name, bytesBefore: before.bytes, bytesAfter: after.bytes });
   }
   await onRelation();
+  await dropStaleStatistics(
+    owner,
+    rewritten.map(({ relation }) => relation),
+    (statement) => underLock(owner, statement),
+  );
   await purgeStatistics(owner);
   return { rewritten, writeAheadLog: await cutWriteAheadLog(owner) };
 }
@@ -67,7 +73,7 @@ async function relationNow(owner: OwnerDatabase, name: string): Promise<Relation
 /** With the schema, whatever the search path. */
 const relationQuery = `SELECT format('%I.%I', c.relnamespace::regnamespace::text, c.relname) AS name, pg_relation_filenode(c.oid)::text AS node, pg_total_relation_size(c.oid) AS bytes FROM pg_class c`;
 
-async function rewrite(owner: OwnerDatabase, statement: string): Promise<void> {
+async function underLock(owner: OwnerDatabase, statement: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
       await owner.asOwner((client) => withLockTimeout(client, () => client.query(statement)));
@@ -91,7 +97,7 @@ async function withLockTimeout(client: pg.PoolClient, work: () => Promise<unknow
   }
 }
 
-/** Most common values and histograms are pieces of rows. ANALYZE has replaced them; the old ones are dead rows of the catalogue. */
+/** Statistics that were replaced or dropped are dead rows of the catalogue. */
 async function purgeStatistics(owner: OwnerDatabase): Promise<void> {
   const node = async (client: pg.PoolClient) =>
     (await client.query<{ readonly node: string }>("SELECT pg_relation_filenode('pg_catalog.pg_statistic')::text AS node")).rows[0]?.node;
