@@ -28,6 +28,7 @@ export class FairPool implements RequestOwner {
   readonly #parts: PoolParts;
   readonly #rate = new ServiceRate();
   #capacity = 0;
+  #resumesAtMs = 0;
   #running = 0;
   #queued = 0;
   #isDispatching = false;
@@ -36,10 +37,16 @@ export class FairPool implements RequestOwner {
     this.#parts = parts;
   }
 
-  setCapacity(permits: number): void {
+  setCapacity(permits: number, resumesInMs = 0): void {
     assert(Number.isInteger(permits) && permits >= 0, 'a capacity is a whole number of permits');
     this.#capacity = permits;
+    this.#resumesAtMs = this.#parts.clock.monotonicMs() + resumesInMs;
     this.#dispatch();
+  }
+
+  /** Milliseconds until a pool without permits has some again, as far as is known; 0 for one that has. */
+  standsStillMs(): number {
+    return this.#capacity > 0 ? 0 : Math.max(1, this.#resumesAtMs - this.#parts.clock.monotonicMs());
   }
 
   /** A permit is free for this class. Then nobody of it waits, for permits are given away as they come free. */
@@ -87,6 +94,19 @@ export class FairPool implements RequestOwner {
 
   reportOutput(request: FairRequest): void {
     this.#chargeTo(request, costSoFar(this.#parts.rule, request.ticket, request.outputTokens));
+  }
+
+  /** A running request goes back to where it was before it started: its charge is undone, its flows keep their tags, its user's later requests stay behind it. */
+  requeue(request: FairRequest): void {
+    const { work, tenant, user } = request;
+    this.#chargeTo(request, 0);
+    this.#running--;
+    work.inFlight--;
+    tenant.inFlight--;
+    user.inFlight--;
+    request.waitAgain();
+    this.#enqueue(request, 'again');
+    this.#dispatch();
   }
 
   end(request: FairRequest, actual: ActualTokens | undefined): void {
@@ -181,18 +201,19 @@ export class FairPool implements RequestOwner {
     tenant.users.dispatch(user, request.userUnits);
   }
 
-  #enqueue(request: FairRequest): void {
+  #enqueue(request: FairRequest, time: 'first' | 'again' = 'first'): void {
     const { work, tenant, user } = request;
-    user.append(request);
+    if (time === 'again') user.insert(request);
+    else user.append(request);
     work.queued++;
     tenant.queued++;
     tenant.backlogUnits += request.expectedUnits;
     this.#queued++;
     this.#parts.line.add(request);
-    if (user.heapIndex < 0) tenant.users.startWaiting(user);
-    if (work.heapIndex < 0) this.#classes.startWaiting(work);
+    if (user.heapIndex < 0) tenant.users.startWaiting(user, time);
+    if (work.heapIndex < 0) this.#classes.startWaiting(work, time);
     if (tenant.heapIndex >= 0) return;
-    work.tenants.startWaiting(tenant);
+    work.tenants.startWaiting(tenant, time);
     work.weightWaiting += tenant.weight;
   }
 

@@ -39,8 +39,16 @@ export interface FairQueue {
    * never given a capacity, `shutting_down`, or the signal's reason; then nothing is held and nothing is charged.
    */
   acquire(ticket: Ticket, signal: AbortSignal): Promise<Permit>;
-  /** Sets how many permits a pool has; lowering it takes effect as permits return. */
-  setCapacity(poolId: string, permits: number): void;
+  /**
+   * Undoes the dispatch of a permit of this queue and waits for another slot with the tag the request had, before what its user sent later; its time limit counts from
+   * its arrival. Resolves when the permit holds a slot again. Rejects as `acquire` does; then the permit has ended. For what could not be sent: nothing may have been reported.
+   */
+  requeue(permit: Permit, signal: AbortSignal): Promise<void>;
+  /**
+   * Sets how many permits a pool has; lowering it takes effect as permits return. `resumesInMs`: a pool without any gets some again after so long;
+   * what cannot wait for that is refused at once. Absent: it is not known, and requests wait as long as they may.
+   */
+  setCapacity(poolId: string, permits: number, resumesInMs?: number): void;
   snapshot(): readonly PoolSnapshot[];
   /** Rejects everything that waits, with `shutting_down`. */
   close(): void;

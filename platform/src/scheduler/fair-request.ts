@@ -70,6 +70,13 @@ export class FairRequest implements Permit, Linked<FairRequest> {
     this.queueMs = nowMs - this.arrivedAtMs;
   }
 
+  waitAgain(): void {
+    assert(this.mode === 'running', 'what runs can wait again');
+    this.mode = 'waiting';
+    this.outputTokens = 0;
+    this.#uncharged = 0;
+  }
+
   reportOutput(tokens: number): void {
     if (this.mode !== 'running') return;
     this.#uncharged += saneTokens(tokens);

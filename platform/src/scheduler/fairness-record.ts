@@ -7,7 +7,13 @@ import type { TenantId } from '../primitives/ids.ts';
 import type { PoolSnapshot, Ticket } from './fair-queue.ts';
 import { unitsPerCost } from './service-cost.ts';
 
-export type ShedCause = 'tenant_queue_full' | 'memory_full' | 'would_wait_too_long' | 'waited_too_long' | 'shutting_down';
+export type ShedCause =
+  | 'tenant_queue_full'
+  | 'memory_full'
+  | 'would_wait_too_long'
+  | 'waited_too_long'
+  | 'pool_unavailable'
+  | 'shutting_down';
 
 /** Told by the queue. Nothing here may be slow or throw. */
 export interface QueueWatcher {

@@ -66,9 +66,10 @@ export class FlowLevel<Member extends Flow<Key>, Key extends string = string> {
     if (flow.virtualTime < this.#virtualTime) flow.virtualTime = this.#virtualTime;
   }
 
-  startWaiting(flow: Member): void {
-    this.lift(flow);
-    flow.turn = ++this.#turns;
+  /** `again`: what it waits with was dispatched already and came back; then it keeps its tag and goes before its equals. */
+  startWaiting(flow: Member, time: 'first' | 'again' = 'first'): void {
+    if (time === 'first') this.lift(flow);
+    flow.turn = time === 'first' ? ++this.#turns : 0;
     this.waiting.push(flow);
   }
 

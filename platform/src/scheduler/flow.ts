@@ -8,6 +8,7 @@ export interface Linked<Request> {
   behind: Request | undefined;
   /** Cost we expect of it, in units at weight 1. */
   readonly expectedUnits: number;
+  readonly arrivedAtMs: number;
 }
 
 /** Third level. Its requests wait in order of arrival, linked through themselves: one that leaves from the middle costs O(1). */
@@ -31,6 +32,23 @@ export class UserFlow<Request extends Linked<Request>> implements Flow {
     if (this.newest === undefined) this.oldest = request;
     else this.newest.behind = request;
     this.newest = request;
+    this.queued++;
+    this.backlogUnits += request.expectedUnits;
+  }
+
+  /** In its place by arrival: before all but those that came back as it does. */
+  insert(request: Request): void {
+    let behind = this.oldest;
+    while (behind !== undefined && behind.arrivedAtMs < request.arrivedAtMs) behind = behind.behind;
+    if (behind === undefined) {
+      this.append(request);
+      return;
+    }
+    request.before = behind.before;
+    request.behind = behind;
+    if (behind.before === undefined) this.oldest = request;
+    else behind.before.behind = request;
+    behind.before = request;
     this.queued++;
     this.backlogUnits += request.expectedUnits;
   }

@@ -2,8 +2,10 @@
  * Stage 6: wait for a permit of the pool when it is saturated. Before it admission has reserved; after it inference. The algorithm is in
  * `weighted-fair-queue.ts`; this is its door: promises, abort signals and one timer for all deadlines. A free permit costs neither.
  */
+
+import { assert } from '../primitives/assert.ts';
 import type { FairQueue, Permit, PoolSnapshot, Ticket } from './fair-queue.ts';
-import type { FairRequest, Waiter } from './fair-request.ts';
+import { FairRequest, type Waiter } from './fair-request.ts';
 import { type FairQueueOptions, WeightedFairQueue } from './weighted-fair-queue.ts';
 
 export class MemoryFairQueue implements FairQueue {
@@ -26,8 +28,19 @@ export class MemoryFairQueue implements FairQueue {
     }
   }
 
-  setCapacity(poolId: string, permits: number): void {
-    this.#queue.setCapacity(poolId, permits);
+  async requeue(permit: Permit, signal: AbortSignal): Promise<void> {
+    assert(permit instanceof FairRequest, 'a permit goes back to the queue it came from');
+    try {
+      signal.throwIfAborted();
+    } catch (error) {
+      permit.cancel();
+      throw error;
+    }
+    await this.#wait(permit, signal, () => this.#queue.requeue(permit));
+  }
+
+  setCapacity(poolId: string, permits: number, resumesInMs?: number): void {
+    this.#queue.setCapacity(poolId, permits, resumesInMs);
   }
 
   snapshot(): readonly PoolSnapshot[] {
@@ -45,11 +58,14 @@ export class MemoryFairQueue implements FairQueue {
     this.#queue.close();
   }
 
-  #wait(request: FairRequest, signal: AbortSignal): Promise<Permit> {
-    this.#armTimer();
-    return new Promise((resolve, reject) => {
+  /** `begin`: what makes it wait, called when there is somebody to be told. */
+  #wait(request: FairRequest, signal: AbortSignal, begin: () => void = () => {}): Promise<Permit> {
+    const waiting = new Promise<Permit>((resolve, reject) => {
       request.waiter = new WaitingCaller({ request, signal, resolve, reject });
     });
+    begin();
+    this.#armTimer();
+    return waiting;
   }
 
   /** The timer is left to ring when the queue has emptied: it finds nothing and stops. */

@@ -11,6 +11,7 @@ const codeOf = {
   memory_full: 'queue_full',
   would_wait_too_long: 'queue_timeout',
   waited_too_long: 'queue_timeout',
+  pool_unavailable: 'capacity_unavailable',
 } as const;
 /** Those refused together must not come back together. */
 const jitter = 0.2;
@@ -54,6 +55,12 @@ export class QueueRefusals {
   waitedTooLong(waitMaxMs: number, estimatedWaitMs: number | undefined): QueueRefusal {
     const details = { limit: 'queue.wait', scope: 'tenant', limit_value: waitMaxMs };
     return this.#refusal('waited_too_long', `No capacity became free within ${waitMaxMs} ms.`, { estimatedWaitMs, details });
+  }
+
+  /** Nobody's share is the reason: every provider behind the pool is away. `forMs` may be infinite. */
+  standsStill(forMs: number): QueueRefusal {
+    const message = 'No provider of this model takes requests now.';
+    return this.#refusal('pool_unavailable', message, { estimatedWaitMs: forMs, details: { limit: 'pool.capacity', scope: 'gateway' } });
   }
 
   noCapacity(): BulkheadError {

@@ -20,10 +20,13 @@ export class WaitingLine {
   }
 
   add(request: FairRequest): void {
-    request.older = this.#newest;
-    if (this.#newest === undefined) this.#oldest = request;
-    else this.#newest.newer = request;
-    this.#newest = request;
+    if (this.#newest === undefined || this.#newest.arrivedAtMs <= request.arrivedAtMs) this.#insert(request, this.#newest, undefined);
+    else {
+      // It came back: older than all but others that did.
+      let newer = this.#oldest;
+      while (newer !== undefined && newer.arrivedAtMs <= request.arrivedAtMs) newer = newer.newer;
+      this.#insert(request, newer?.older, newer);
+    }
     this.#weigh(request, request.ticket.bytes);
   }
 
@@ -36,6 +39,15 @@ export class WaitingLine {
     request.older = undefined;
     request.newer = undefined;
     this.#weigh(request, -request.ticket.bytes);
+  }
+
+  #insert(request: FairRequest, older: FairRequest | undefined, newer: FairRequest | undefined): void {
+    request.older = older;
+    request.newer = newer;
+    if (older === undefined) this.#oldest = request;
+    else older.newer = request;
+    if (newer === undefined) this.#newest = request;
+    else newer.older = request;
   }
 
   #weigh(request: FairRequest, bytes: number): void {

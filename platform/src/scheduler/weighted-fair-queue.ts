@@ -79,8 +79,10 @@ export class WeightedFairQueue {
     for (;;) {
       const due = this.#line.oldest;
       if (due === undefined || due.arrivedAtMs + waitMaxMs > nowMs) return;
-      const estimatedWaitMs = this.#pools.get(due.ticket.poolId)?.estimatedWaitMs(due.ticket);
-      this.#refuse(due, this.#refusals.waitedTooLong(waitMaxMs, estimatedWaitMs));
+      const pool = this.#pools.get(due.ticket.poolId);
+      const standsStillMs = pool?.standsStillMs() ?? 0;
+      if (standsStillMs > 0) this.#refuse(due, this.#refusals.standsStill(standsStillMs));
+      else this.#refuse(due, this.#refusals.waitedTooLong(waitMaxMs, pool?.estimatedWaitMs(due.ticket)));
     }
   }
 
@@ -90,7 +92,16 @@ export class WeightedFairQueue {
     return oldest === undefined ? undefined : oldest.arrivedAtMs + this.#options.waitMaxMs;
   }
 
-  setCapacity(poolId: string, permits: number): void {
+  /** A running request waits again; its `waiter` must be set. It may run again before this returns. */
+  requeue(request: FairRequest): void {
+    const pool = this.#pools.get(request.ticket.poolId);
+    assert(pool !== undefined, 'what runs has a pool');
+    pool.requeue(request);
+    if (this.#mode === 'closed' && request.mode === 'waiting') this.#refuse(request, this.#refusals.shuttingDown());
+  }
+
+  /** A pool that stands still refuses what cannot wait until it goes on. */
+  setCapacity(poolId: string, permits: number, resumesInMs?: number): void {
     let pool = this.#pools.get(poolId);
     if (pool === undefined) {
       const { clock } = this.#options;
@@ -98,7 +109,7 @@ export class WeightedFairQueue {
       pool = new FairPool({ poolId, clock, rule: this.#rule, line: this.#line, watcher, expire: (nowMs) => this.expire(nowMs) });
       this.#pools.set(poolId, pool);
     }
-    pool.setCapacity(permits);
+    pool.setCapacity(permits, resumesInMs);
   }
 
   snapshot(): readonly PoolSnapshot[] {
@@ -112,6 +123,8 @@ export class WeightedFairQueue {
 
   #makeRoom(pool: FairPool, ticket: Ticket): void {
     const { waitMaxMs, bytesMax } = this.#options;
+    const standsStillMs = pool.standsStillMs();
+    if (standsStillMs > waitMaxMs) throw this.#refusals.standsStill(standsStillMs);
     const estimatedWaitMs = pool.estimatedWaitMs(ticket);
     if (ticket.bytes > bytesMax) throw this.#refusals.bytesFull(bytesMax, estimatedWaitMs);
     if (estimatedWaitMs !== undefined && estimatedWaitMs > waitMaxMs) throw this.#refusals.wouldWaitTooLong(estimatedWaitMs, waitMaxMs);
