@@ -103,8 +103,8 @@ const openaiCompatibleProvider = z.strictObject({
   headersTimeoutMs: positiveInt.default(60_000),
   idleTimeoutMs: positiveInt.default(60_000),
   connectionsMax: positiveInt.default(512),
-  /** Send a per-tenant salt as `prompt_cache_key`, so that the provider's prompt cache tells no tenant about another. */
-  promptCacheSalt: z.boolean().default(false),
+  /** The field for a per-tenant salt, so that the provider's prompt cache tells no tenant about another; `true`: `prompt_cache_key`. False for servers that refuse what they do not know. */
+  promptCacheSalt: z.union([z.boolean(), z.enum(['prompt_cache_key', 'cache_salt'])]).default('prompt_cache_key'),
 });
 
 const deployment = z.strictObject({

@@ -341,8 +341,8 @@ describe('what is sent upstream', () => {
     expect(upstream.received.at(-1)?.body).toEqual({ ...rest, model: 'real' });
   });
 
-  test('is a cache key that no two tenants share, when the provider is configured for it', async () => {
-    const salted = open({ promptCacheSalt: true });
+  test.each(['prompt_cache_key', 'cache_salt'] as const)('is a %s that no two tenants share', async (field) => {
+    const salted = open({ promptCacheSalt: field });
     upstream.answerWith(answer(200, { choices: [] }));
     for (const [cacheSalt, key] of [
       ['a', 'k'],
@@ -350,11 +350,25 @@ describe('what is sent upstream', () => {
       ['a', undefined],
       ['a', 'k'],
     ] as const) {
-      await salted.complete({ ...call, body: { ...call.body, prompt_cache_key: key }, cacheSalt }, never());
+      await salted.complete({ ...call, body: { ...call.body, [field]: key }, cacheSalt }, never());
     }
-    const keys = upstream.received.slice(-4).map(({ body }) => body['prompt_cache_key']);
+    const keys = upstream.received.slice(-4).map(({ body }) => body[field]);
     expect(new Set(keys).size).toBe(3);
     expect(keys[3]).toBe(keys[0]);
     await salted.close();
   });
+
+  test.each([false, 'cache_salt', 'prompt_cache_key'] as const)(
+    'is never the caller’s own name of a cache (%s)',
+    async (promptCacheSalt) => {
+      const provider = open({ promptCacheSalt });
+      upstream.answerWith(answer(200, { choices: [] }));
+      const named = { ...call.body, prompt_cache_key: 'theirs', cache_salt: 'theirs' };
+      await provider.complete({ ...call, body: named }, never());
+      upstream.answerWith(eventStream('data: [DONE]\n\n'));
+      await (await provider.stream({ ...call, body: { ...named, stream: true }, cacheSalt: 's' }, never()))[Symbol.asyncDispose]();
+      for (const { body } of upstream.received.slice(-2)) expect(JSON.stringify(body)).not.toContain('theirs');
+      await provider.close();
+    },
+  );
 });

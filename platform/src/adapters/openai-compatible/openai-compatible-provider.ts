@@ -10,7 +10,7 @@ import type { Clock } from '../../primitives/clock.ts';
 import { extractUsage } from '../../primitives/token-usage.ts';
 import { parseObject, SseCompletionStream } from './completion-stream.ts';
 import { readEmbeddings } from './embeddings-answer.ts';
-import { completionBody, embeddingsBody, streamBody } from './upstream-body.ts';
+import { type CacheField, completionBody, embeddingsBody, streamBody } from './upstream-body.ts';
 import { UpstreamExchange } from './upstream-exchange.ts';
 import { failureInBody, failureOfStatus, malformed } from './upstream-failures.ts';
 import type { UpstreamHead } from './upstream-head.ts';
@@ -29,14 +29,14 @@ export class OpenAiCompatibleProvider implements Provider {
   readonly id: string;
   readonly #pool: Pool;
   readonly #clock: Clock;
-  readonly #usesCacheSalt: boolean;
+  readonly #cacheField: CacheField;
   readonly #chat: Route;
   readonly #embeddings: Route;
 
   constructor(config: OpenAiCompatibleProviderConfig, clock: Clock) {
     this.id = config.id;
     this.#clock = clock;
-    this.#usesCacheSalt = config.promptCacheSalt;
+    this.#cacheField = cacheFieldOf(config.promptCacheSalt);
     const url = new URL(config.baseUrl);
     this.#pool = openPool(url, config);
     const headers = ['content-type', 'application/json', 'user-agent', 'bulkhead'];
@@ -46,7 +46,7 @@ export class OpenAiCompatibleProvider implements Provider {
   }
 
   async complete(call: ProviderCall, signal: AbortSignal): Promise<Completion> {
-    const body = completionBody(call, { usesCacheSalt: this.#usesCacheSalt });
+    const body = completionBody(call, this.#cacheField);
     const bytes = await this.#fetch({ route: this.#chat, body, requestId: call.requestId, bytesMax: completionBytesMax }, signal);
     const parsed = parseObject(bytes.toString('utf8'));
     if (parsed === undefined) throw malformed('an answer that is not a JSON object');
@@ -57,7 +57,7 @@ export class OpenAiCompatibleProvider implements Provider {
   }
 
   async stream(call: ProviderCall, signal: AbortSignal): Promise<CompletionStream> {
-    const body = streamBody(call, { usesCacheSalt: this.#usesCacheSalt });
+    const body = streamBody(call, this.#cacheField);
     const exchange = this.#send({ route: this.#chat, body, requestId: call.requestId }, signal);
     const head = await this.#acceptedHead(exchange, signal);
     if (isEventStream(head)) return new SseCompletionStream(exchange);
@@ -100,6 +100,11 @@ interface SentRequest {
   readonly route: Route;
   readonly body: string;
   readonly requestId: string;
+}
+
+function cacheFieldOf(setting: OpenAiCompatibleProviderConfig['promptCacheSalt']): CacheField {
+  if (setting === false) return undefined;
+  return setting === true ? 'prompt_cache_key' : setting;
 }
 
 function openPool(url: URL, config: OpenAiCompatibleProviderConfig): Pool {
