@@ -195,9 +195,10 @@ function openInferencePath(
   parts: PathParts,
 ): InferenceParts & { readonly fairness: () => readonly PoolFairness[] } {
   const { config, database, journal, priceBook, metrics, cacheSalt } = parts;
-  const inference = createInference({ models: modelsOf(config), providers: openProviders(config, clock, ids), clock });
-  stack.defer(() => inference.close());
   const { queueRequestsPerTenantMax, queueBytesMax, queueWaitMaxMs, reservationLeaseMs } = config.bounds;
+  const providers = openProviders(config, clock, ids);
+  const inference = createInference({ models: modelsOf(config), providers, clock, waitMaxMs: queueWaitMaxMs });
+  stack.defer(() => inference.close());
   const record = stack.use(new FairnessRecord(clock, () => queue.snapshot()));
   const queue: MemoryFairQueue = new MemoryFairQueue({
     clock,
@@ -206,7 +207,7 @@ function openInferencePath(
     bytesMax: queueBytesMax,
     waitMaxMs: queueWaitMaxMs,
   });
-  for (const pool of inference.pools()) queue.setCapacity(pool.poolId, pool.permits);
+  inference.watchPools(({ poolId, permits, resumesInMs = Number.POSITIVE_INFINITY }) => queue.setCapacity(poolId, permits, resumesInMs));
   stack.defer(() => queue.close());
   const budgets = openBudgetSource(database, () => journal.flush());
   const store = openLimitStore(stack, { config, budgets, clock, ids, logger: parts.logger });

@@ -45,8 +45,9 @@ const inference = createInference({
   ],
   providers: [provider],
   clock: systemClock,
+  waitMaxMs: 1_000,
 });
-const call = { upstreamModel: 'bench', requestId: 'req_bench', body };
+const call = { upstreamModel: 'bench', requestId: 'req_bench', body, size: { inputTokens: 10, outputTokens: 100 } };
 
 const readers: Readonly<Record<string, () => Promise<number>>> = {
   'bare undici pipe': () => readBytes(() => 0),

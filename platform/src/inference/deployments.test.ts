@@ -4,17 +4,27 @@ import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { ErrorCode } from '../errors/catalogue.ts';
 import { ManualClock } from '../primitives/clock.ts';
 import { createInference, type Inference, type ModelRoute } from './deployments.ts';
-import type { Completion, CompletionEvent, CompletionStream, Provider, ProviderCall } from './provider.ts';
+import {
+  type Completion,
+  type CompletionEvent,
+  type CompletionStream,
+  type Provider,
+  type ProviderCall,
+  type QuotaReport,
+  UpstreamRefusal,
+} from './provider.ts';
 
 const { signal } = new AbortController();
-const call = { body: { messages: [] }, requestId: 'req_1' };
+const call = { body: { messages: [] }, requestId: 'req_1', size: { inputTokens: 10, outputTokens: 20 } };
 const anyModel = {};
 
 /** A provider that does what its script says, call after call; an empty script answers. */
 class ScriptedProvider implements Provider {
   readonly id: string;
   readonly calls: ProviderCall[] = [];
-  script: (ErrorCode | 'answer' | 'break' | 'empty' | 'wait')[] = [];
+  script: (ErrorCode | 'concurrency' | 'account' | 'answer' | 'break' | 'empty' | 'wait')[] = [];
+  retryAfterMs = 7_000;
+  quota: QuotaReport | undefined;
   isClosed = false;
   disposals = 0;
 
@@ -24,7 +34,7 @@ class ScriptedProvider implements Provider {
 
   async complete(received: ProviderCall, given: AbortSignal): Promise<Completion> {
     await this.#act(received, given);
-    return { body: Buffer.from('{}'), parsed: {} };
+    return { body: Buffer.from('{}'), parsed: {}, quota: this.quota };
   }
 
   embed(received: ProviderCall, given: AbortSignal): Promise<Completion> {
@@ -49,9 +59,12 @@ class ScriptedProvider implements Provider {
     this.calls.push(received);
     const step = this.script.shift() ?? 'answer';
     if (step === 'wait') await new Promise((_, reject) => given.addEventListener('abort', () => reject(given.reason as Error)));
-    if (!['answer', 'break', 'empty'].includes(step)) {
-      throw new BulkheadError(step as ErrorCode, 'scripted', step === 'upstream_rate_limited' ? { retryAfterMs: 7_000 } : {});
-    }
+    const message = 'scripted';
+    const options = { retryAfterMs: this.retryAfterMs };
+    if (step === 'upstream_rate_limited') throw new UpstreamRefusal('rate', { code: step, message, options });
+    if (step === 'concurrency') throw new UpstreamRefusal(step, { code: 'upstream_rate_limited', message });
+    if (step === 'account') throw new UpstreamRefusal(step, { code: 'upstream_misconfigured', message });
+    if (!['answer', 'break', 'empty'].includes(step)) throw new BulkheadError(step as ErrorCode, message);
     return step;
   }
 }
@@ -86,7 +99,14 @@ function setUp(...models: ModelConfig[]) {
     ScriptedProvider,
   ];
   const clock = new ManualClock();
-  return { a, b, c, d, clock, inference: createInference({ models, providers: [a, b, c, d], clock }) };
+  return {
+    a,
+    b,
+    c,
+    d,
+    clock,
+    inference: createInference({ models, providers: [a, b, c, d], clock, waitMaxMs: 30_000, random: { next: () => 0 } }),
+  };
 }
 
 function routeOf(inference: Inference, id: string): ModelRoute {
@@ -95,6 +115,14 @@ function routeOf(inference: Inference, id: string): ModelRoute {
   return route;
 }
 
+/** As they are now, and kept up to date. */
+function capacities(inference: Inference): Record<string, number> {
+  const known: Record<string, number> = {};
+  inference.watchPools(({ poolId, permits }) => (known[poolId] = permits));
+  return known;
+}
+
+const states = (inference: Inference) => inference.deployments().map(({ state }) => state);
 const inFlight = (inference: Inference) => inference.deployments().map((deployment) => deployment.inFlight);
 
 describe('a model', () => {
@@ -115,10 +143,7 @@ describe('a model', () => {
 
   test('has a pool with the slots of its deployments', () => {
     const { inference } = setUp(model('m1', ['a', 'x', 3], ['b', 'x', 5]), model('m2', ['a', 'y']));
-    expect(inference.pools()).toEqual([
-      { poolId: 'm1', permits: 8 },
-      { poolId: 'm2', permits: 64 },
-    ]);
+    expect(capacities(inference)).toEqual({ m1: 8, m2: 64 });
   });
 
   test('shares its pool with those it shares a deployment with, also over a third', () => {
@@ -129,10 +154,7 @@ describe('a model', () => {
       model('m4', ['c', 'x', 1]),
       model('m5', ['d', 'x', 3]),
     );
-    expect(inference.pools()).toEqual([
-      { poolId: 'm1', permits: 9 },
-      { poolId: 'm4', permits: 1 },
-    ]);
+    expect(capacities(inference)).toEqual({ m1: 9, m4: 1 });
   });
 });
 
@@ -149,9 +171,11 @@ describe('a deployment is chosen', () => {
     running.push(start(), start(), start());
     expect([a.calls.length, b.calls.length]).toEqual([2, 4]);
     expect(inFlight(inference)).toEqual([2, 4]);
-    await expect(inference.complete(route, call, signal)).rejects.toMatchObject({ code: 'capacity_unavailable', retryAfterMs: 1_000 });
+    const seventh = inference.complete(route, call, signal);
+    expect([a.calls.length, b.calls.length]).toEqual([2, 4]);
     leaving.abort();
     await Promise.all(running);
+    await seventh;
     expect(inFlight(inference)).toEqual([0, 0]);
   });
 
@@ -159,29 +183,216 @@ describe('a deployment is chosen', () => {
     const { b, inference } = setUp(model('m', ['b', 'real-name']));
     const { source } = await inference.embed(routeOf(inference, 'm'), { ...call, cacheSalt: 's' }, signal);
     expect(source).toEqual({ provider: 'b', upstreamModel: 'real-name' });
-    expect(b.calls).toEqual([{ ...call, cacheSalt: 's', upstreamModel: 'real-name' }]);
+    const { body, requestId } = call;
+    expect(b.calls).toEqual([{ body, requestId, cacheSalt: 's', upstreamModel: 'real-name' }]);
   });
 
-  test('after the others for as long as its failure makes it cool', async () => {
-    const { a, b, clock, inference } = setUp(model('m', ['a', 'x'], ['b', 'y']));
+  test('by how the prompt begins, while it is not busier than the others', async () => {
+    const { a, b, inference } = setUp(model('m', ['a', 'x', 8], ['b', 'y', 8]));
+    const route = routeOf(inference, 'm');
+    const ask = (tenant: string, prompt: string) =>
+      inference.complete(route, { ...call, cacheSalt: tenant, body: { messages: [{ content: prompt }] } }, signal);
+    for (let time = 0; time < 10; time++) await ask('t1', 'one prompt');
+    expect([a.calls.length, b.calls.length].toSorted((left, right) => left - right)).toEqual([0, 10]);
+    for (let tenant = 0; tenant < 40; tenant++) await ask(`t${tenant}`, 'one prompt');
+    expect(Math.min(a.calls.length, b.calls.length)).toBeGreaterThan(8);
+    const leaving = new AbortController();
+    a.script = Array.from({ length: 8 }, () => 'wait' as const);
+    b.script = Array.from({ length: 8 }, () => 'wait' as const);
+    const running = Array.from({ length: 8 }, () =>
+      inference
+        .complete(route, { ...call, cacheSalt: 't1', body: { messages: [{ content: 'one prompt' }] } }, leaving.signal)
+        .catch(() => {}),
+    );
+    expect(Math.max(...inFlight(inference))).toBeLessThanOrEqual(5);
+    leaving.abort();
+    await Promise.all(running);
+  });
+});
+
+describe('a provider that limits its rate', () => {
+  test('is not asked until the time it named, and then by a quarter more each second', async () => {
+    const { a, b, clock, inference } = setUp(model('m', ['a', 'x', 8], ['b', 'y', 8]));
+    const pools = capacities(inference);
     const route = routeOf(inference, 'm');
     a.script = ['upstream_rate_limited'];
     await inference.complete(route, call, signal);
-    expect(inference.deployments().map(({ isCooling }) => isCooling)).toEqual([true, false]);
+    expect(states(inference)).toEqual(['paused', 'serving']);
+    expect(inference.deployments()[0]).toMatchObject({ permits: 0, adaptiveLimit: 5, refusals: 1, resumesInMs: 7_000 });
+    expect(pools).toEqual({ m: 8 });
     clock.advance(6_999);
     await inference.complete(route, call, signal);
     expect([a.calls.length, b.calls.length]).toEqual([1, 2]);
     clock.advance(1);
+    expect(inference.deployments()[0]).toMatchObject({ state: 'ramping', permits: 1 });
+    clock.advance(2_000);
+    expect(inference.deployments()[0]).toMatchObject({ state: 'ramping', permits: 3 });
+    clock.advance(1_000);
+    expect(inference.deployments()[0]).toMatchObject({ state: 'serving', permits: 5 });
     await inference.complete(route, call, signal);
-    expect([a.calls.length, b.calls.length]).toEqual([2, 2]);
+    expect(a.calls).toHaveLength(2);
   });
 
-  test('although it cools when there is no other', async () => {
+  test('is waited for in the queue when there is no other, and then asked again', async () => {
+    const { a, clock, inference } = setUp(model('m', ['a', 'x']));
+    const pools = capacities(inference);
+    a.script = ['upstream_rate_limited', 'upstream_rate_limited'];
+    let requeued = 0;
+    const requeue = async () => {
+      requeued++;
+      expect(pools).toEqual({ m: 0 });
+      clock.advance(7_000);
+    };
+    const { source } = await inference.complete(routeOf(inference, 'm'), { ...call, requeue }, signal);
+    expect([source.provider, a.calls.length, requeued]).toEqual(['a', 3, 2]);
+  });
+
+  test('three times is left alone, and the client hears when to come back', async () => {
+    const { a, clock, inference } = setUp(model('m', ['a', 'x']));
+    a.script = ['upstream_rate_limited', 'upstream_rate_limited', 'upstream_rate_limited'];
+    const requeue = async () => clock.advance(7_000);
+    await expect(inference.complete(routeOf(inference, 'm'), { ...call, requeue }, signal)).rejects.toMatchObject({
+      code: 'upstream_rate_limited',
+      retryAfterMs: 7_000,
+    });
+    expect(a.calls).toHaveLength(3);
+  });
+
+  test('is not waited for longer than anybody may wait', async () => {
     const { a, inference } = setUp(model('m', ['a', 'x']));
     a.script = ['upstream_rate_limited'];
-    await expect(inference.complete(routeOf(inference, 'm'), call, signal)).rejects.toMatchObject({ code: 'upstream_rate_limited' });
+    a.retryAfterMs = 40_000;
+    const requeue = () => Promise.reject(new Error('waited'));
+    await expect(inference.complete(routeOf(inference, 'm'), { ...call, requeue }, signal)).rejects.toMatchObject({ retryAfterMs: 40_000 });
+    await expect(inference.complete(routeOf(inference, 'm'), { ...call, requeue }, signal)).rejects.toMatchObject({
+      code: 'capacity_unavailable',
+      retryAfterMs: 40_000,
+    });
+    expect(a.calls).toHaveLength(1);
+  });
+
+  test('says its own refusal when the queue refuses the wait', async () => {
+    const { a, inference } = setUp(model('m', ['a', 'x']));
+    a.script = ['upstream_rate_limited'];
+    const requeue = () => Promise.reject(new BulkheadError('queue_timeout', 'waited'));
+    await expect(inference.complete(routeOf(inference, 'm'), { ...call, requeue }, signal)).rejects.toMatchObject({
+      code: 'upstream_rate_limited',
+    });
+  });
+
+  test('at its concurrency is asked less, at once, and not paused', async () => {
+    const { a, inference } = setUp(model('m', ['a', 'x', 10]));
+    const pools = capacities(inference);
+    a.script = ['concurrency'];
+    const { source } = await inference.complete(routeOf(inference, 'm'), call, signal);
+    expect([source.provider, a.calls.length]).toEqual(['a', 2]);
+    expect(pools).toEqual({ m: 7 });
+  });
+
+  test('without money is asked again after a minute', async () => {
+    const { a, b, clock, inference } = setUp(model('m', ['a', 'x'], ['b', 'y']));
+    a.script = ['account'];
     await inference.complete(routeOf(inference, 'm'), call, signal);
+    expect(states(inference)).toEqual(['broken', 'serving']);
+    clock.advance(59_999);
+    expect(states(inference)).toEqual(['broken', 'serving']);
+    clock.advance(1);
+    expect(states(inference)).toEqual(['probing', 'serving']);
+    await inference.complete(routeOf(inference, 'm'), call, signal);
+    expect([a.calls.length, b.calls.length]).toEqual([2, 1]);
+    expect(states(inference)).toEqual(['serving', 'serving']);
+  });
+});
+
+describe('the limits of our account', () => {
+  const limited = (limits: ModelConfig['deployments'][number]['limits']): ModelConfig => ({
+    ...model('m', ['a', 'x']),
+    deployments: [{ provider: 'a', model: 'x', limits }],
+  });
+
+  test('hold calls back before the provider has to', async () => {
+    const { a, clock, inference } = setUp(limited({ requestsPerMinute: 2 }));
+    const route = routeOf(inference, 'm');
+    await inference.complete(route, call, signal);
+    await inference.complete(route, call, signal);
+    const waits: number[] = [];
+    const requeue = async () => {
+      waits.push(inference.deployments()[0]?.resumesInMs ?? 0);
+      expect(states(inference)).toEqual(['no_quota']);
+      clock.advance(waits.at(-1) ?? 0);
+    };
+    await inference.complete(route, { ...call, requeue }, signal);
+    expect([a.calls.length, waits]).toEqual([3, [30_000]]);
+  });
+
+  test('are what the provider says is left', async () => {
+    const { a, clock, inference } = setUp(model('m', ['a', 'x']));
+    a.quota = { tokens: { limit: 600, remaining: 15 } };
+    const route = routeOf(inference, 'm');
+    await inference.complete(route, call, signal);
+    expect(inference.deployments()[0]?.quota).toEqual({ tokens: { limit: 600, remaining: 15 } });
+    const requeue = async () => {
+      expect(inference.deployments()[0]).toMatchObject({ state: 'no_quota', resumesInMs: 1_500 });
+      clock.advance(1_500);
+    };
+    await inference.complete(route, { ...call, requeue }, signal);
     expect(a.calls).toHaveLength(2);
+  });
+
+  test('refuse once what they can never hold', async () => {
+    const { a, inference } = setUp(limited({ tokensPerMinute: 29 }));
+    await expect(inference.complete(routeOf(inference, 'm'), call, signal)).rejects.toMatchObject({ code: 'request_too_large_for_limit' });
+    expect(a.calls).toHaveLength(0);
+  });
+});
+
+describe('a circuit', () => {
+  const fail = async (inference: Inference, tenants: readonly string[]) => {
+    for (const cacheSalt of tenants) await inference.complete(routeOf(inference, 'm'), { ...call, cacheSalt }, signal).catch(() => {});
+  };
+
+  test('opens after failures of several tenants, lets one call try, and opens for longer', async () => {
+    const { a, clock, inference } = setUp(model('m', ['a', 'x']));
+    a.script = Array.from({ length: 6 }, () => 'upstream_error' as const);
+    await fail(inference, ['t1', 't2', 't1', 't2']);
+    expect(states(inference)).toEqual(['serving']);
+    await fail(inference, ['t1']);
+    expect(states(inference)).toEqual(['broken']);
+    clock.advance(2_000);
+    expect(inference.deployments()[0]).toMatchObject({ state: 'probing', permits: 1 });
+    await fail(inference, ['t1']);
+    clock.advance(3_999);
+    expect(states(inference)).toEqual(['broken']);
+    clock.advance(1);
+    await fail(inference, ['t1']);
+    expect(states(inference)).toEqual(['serving']);
+  });
+
+  test('does not open soon for the calls of one tenant', async () => {
+    const { a, inference } = setUp(model('m', ['a', 'x']));
+    a.script = Array.from({ length: 20 }, () => 'upstream_error' as const);
+    await fail(
+      inference,
+      Array.from({ length: 19 }, () => 't1'),
+    );
+    expect(states(inference)).toEqual(['serving']);
+    await fail(inference, ['t1']);
+    expect(states(inference)).toEqual(['broken']);
+  });
+
+  test('is overruled by the operator', async () => {
+    const { a, inference } = setUp(model('m', ['a', 'x', 4]));
+    const pools = capacities(inference);
+    a.script = Array.from({ length: 6 }, () => 'upstream_error' as const);
+    await fail(inference, ['t1', 't2', 't1', 't2', 't1']);
+    expect(pools).toEqual({ m: 0 });
+    expect(inference.override('a/x', 'open')).toMatchObject({ state: 'serving', override: 'open' });
+    expect(pools).toEqual({ m: 4 });
+    expect(inference.override('a/x', 'closed')).toMatchObject({ state: 'closed' });
+    expect(pools).toEqual({ m: 0 });
+    await expect(inference.complete(routeOf(inference, 'm'), call, signal)).rejects.toMatchObject({ code: 'capacity_unavailable' });
+    expect(inference.override('a/x', 'auto')).toMatchObject({ state: 'serving' });
+    expect(inference.override('a/nothing', 'auto')).toBeUndefined();
   });
 });
 

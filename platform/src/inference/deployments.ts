@@ -10,21 +10,30 @@ import type { ModelConfig } from '../config/schema.ts';
 import { BulkheadError, quoteInput } from '../errors/bulkhead-error.ts';
 import { assert } from '../primitives/assert.ts';
 import type { Clock } from '../primitives/clock.ts';
+import { type Random, systemRandom } from '../primitives/random.ts';
 import type { TierPolicy } from '../tenancy/tenant.ts';
-import { concurrencyDefault, Deployment, type DeploymentSlot, type DeploymentSnapshot } from './deployment.ts';
-import { withFailover } from './failover.ts';
+import { Deployment, type DeploymentOverride, type DeploymentSlot, type DeploymentSnapshot } from './deployment.ts';
+import { DeploymentPool, type PoolCapacity } from './deployment-pool.ts';
+import { type Placement, withFailover } from './failover.ts';
 import { LeasedStream } from './leased-stream.ts';
 import { assignPools, deploymentKey } from './pools.ts';
 import type { Completion, CompletionStream, Provider, ProviderCall } from './provider.ts';
+import type { CallSize } from './quota-mirror.ts';
 
 export interface ModelRoute {
   readonly model: ModelConfig;
   /** The fair queue's name for the slots this model competes for. */
   readonly poolId: string;
+  readonly pool: DeploymentPool;
   readonly deployments: readonly Deployment[];
 }
 
-export type RoutedCall = Omit<ProviderCall, 'upstreamModel'>;
+export interface RoutedCall extends Omit<ProviderCall, 'upstreamModel'> {
+  /** What it is expected to take of the provider's limits. */
+  readonly size: CallSize;
+  /** Gives the caller's permit back and waits for another, before those who came later. */
+  readonly requeue?: (() => Promise<void>) | undefined;
+}
 
 /** Which deployment answered, for metering. */
 export interface AnswerSource {
@@ -42,12 +51,6 @@ export interface RoutedStream {
   readonly source: AnswerSource;
 }
 
-export interface PoolCapacity {
-  readonly poolId: string;
-  /** Permits for the fair queue: the concurrency of the pool's deployments together. */
-  readonly permits: number;
-}
-
 type ModelPolicy = Pick<TierPolicy, 'models'>;
 
 export interface Inference {
@@ -59,9 +62,12 @@ export interface Inference {
   readonly embed: (route: ModelRoute, call: RoutedCall, signal: AbortSignal) => Promise<RoutedCompletion>;
   /** Resolves when the first events are there. The stream must be iterated or disposed of. */
   readonly stream: (route: ModelRoute, call: RoutedCall, signal: AbortSignal) => Promise<RoutedStream>;
-  readonly pools: () => readonly PoolCapacity[];
+  /** Tells the capacity of every pool, now and whenever it changes. */
+  readonly watchPools: (listener: (capacity: PoolCapacity) => void) => void;
   readonly deployments: () => readonly DeploymentSnapshot[];
-  /** Closes every provider. */
+  /** By an operator's word; `auto` also ends a pause and closes the circuit. Undefined: there is no such deployment. */
+  readonly override: (deploymentId: string, override: DeploymentOverride) => DeploymentSnapshot | undefined;
+  /** Closes every provider; whoever waits for a deployment is woken. */
   readonly close: () => Promise<void>;
 }
 
@@ -69,90 +75,132 @@ export interface InferenceOptions {
   readonly models: readonly ModelConfig[];
   readonly providers: readonly Provider[];
   readonly clock: Clock;
+  /** The longest wait for a deployment. */
+  readonly waitMaxMs: number;
+  readonly random?: Random;
 }
 
 /** Throws `invalid_value` when a model names a provider that is not there, or two models share an id. */
 export function createInference(options: InferenceOptions): Inference {
+  const { clock, waitMaxMs } = options;
   const routes = buildRoutes(options);
+  const pools = [...new Set(Array.from(routes.values(), ({ pool }) => pool))];
+  const deployments = pools.flatMap((pool) => pool.deployments);
   const grants = (modelId: string, { models }: ModelPolicy) => models === undefined || models.includes(modelId);
+  const place = (route: ModelRoute, call: RoutedCall, signal: AbortSignal) => ({ ...route, ...call, call, signal, clock, waitMaxMs });
   return {
     resolve: (modelId, policy) => (grants(modelId, policy) ? routes.get(modelId) : undefined),
     modelsFor: (policy) => options.models.filter((model) => grants(model.id, policy)),
-    complete: (route, call, signal) => answerWhole('complete', { route, call, signal }),
-    embed: (route, call, signal) => answerWhole('embed', { route, call, signal }),
-    stream: (route, call, signal) => answerStream({ route, call, signal }),
-    pools: () => poolCapacities([...routes.values()]),
-    deployments: () => distinctDeployments([...routes.values()]).map((deployment) => deployment.snapshot()),
+    complete: (route, call, signal) => answerWhole('complete', place(route, call, signal), call),
+    embed: (route, call, signal) => answerWhole('embed', place(route, call, signal), call),
+    stream: (route, call, signal) => answerStream(place(route, call, signal), call, clock),
+    watchPools: (listener) => {
+      for (const pool of pools) pool.watch(listener);
+    },
+    deployments: () => deployments.map((deployment) => deployment.snapshot()),
+    override(deploymentId, override) {
+      const deployment = deployments.find(({ id }) => id === deploymentId);
+      deployment?.override(override);
+      return deployment?.snapshot();
+    },
     close: async () => {
+      for (const pool of pools) pool.close();
       await Promise.all(options.providers.map((provider) => provider.close()));
     },
   };
 }
 
-interface Routing {
-  readonly route: ModelRoute;
-  readonly call: RoutedCall;
-  readonly signal: AbortSignal;
-}
-
-async function answerWhole(method: 'complete' | 'embed', { route, call, signal }: Routing): Promise<RoutedCompletion> {
-  return withFailover(route.deployments, signal, async (deployment, held) => {
-    using _slot = held;
-    const completion = await deployment.provider[method]({ ...call, upstreamModel: deployment.upstreamModel }, signal);
+async function answerWhole(method: 'complete' | 'embed', placement: Placement, call: RoutedCall): Promise<RoutedCompletion> {
+  return withFailover(placement, async (deployment, held) => {
+    using slot = held;
+    const completion = await deployment.provider[method](callOf(call, deployment), placement.signal);
+    if (completion.usage !== undefined) slot.used = completion.usage;
+    deployment.answered(slot, completion);
     return { completion, source: sourceOf(deployment) };
   });
 }
 
-async function answerStream({ route, call, signal }: Routing): Promise<RoutedStream> {
-  return withFailover(route.deployments, signal, async (deployment: Deployment, slot: DeploymentSlot) => {
-    const stream = await deployment.provider.stream({ ...call, upstreamModel: deployment.upstreamModel }, signal);
-    return { stream: await LeasedStream.open(stream, slot), source: sourceOf(deployment) };
+async function answerStream(placement: Placement, call: RoutedCall, clock: Clock): Promise<RoutedStream> {
+  return withFailover(placement, async (deployment: Deployment, slot: DeploymentSlot) => {
+    const sentAtMs = clock.monotonicMs();
+    const stream = await deployment.provider.stream(callOf(call, deployment), placement.signal);
+    const leased = await LeasedStream.open(stream, slot);
+    deployment.answered(slot, { quota: stream.quota, firstEventMs: clock.monotonicMs() - sentAtMs });
+    return { stream: leased, source: sourceOf(deployment) };
   });
+}
+
+function callOf({ body, requestId, cacheSalt }: RoutedCall, { upstreamModel }: Deployment): ProviderCall {
+  return { body, requestId, cacheSalt, upstreamModel };
 }
 
 function sourceOf(deployment: Deployment): AnswerSource {
   return { provider: deployment.provider.id, upstreamModel: deployment.upstreamModel };
 }
 
-function buildRoutes({ models, providers, clock }: InferenceOptions): ReadonlyMap<string, ModelRoute> {
-  const deployments = buildDeployments(models, { providers, clock });
-  const pools = assignPools(models);
+function buildRoutes(options: InferenceOptions): ReadonlyMap<string, ModelRoute> {
+  const { models, clock } = options;
+  const deployments = buildDeployments(options);
+  const pools = buildPools(models, deployments, clock);
   const routes = new Map<string, ModelRoute>();
   for (const model of models) {
     if (routes.has(model.id)) throw new BulkheadError('invalid_value', `model ${quoteInput(model.id)} is configured twice`);
-    const poolId = pools.get(model.id);
-    assert(poolId !== undefined, 'every model has a pool');
+    const pool = pools.get(model.id);
+    assert(pool !== undefined, 'every model has a pool');
     const own = new Set(model.deployments.map((entry) => deployments.get(deploymentKey(entry))));
-    routes.set(model.id, { model, poolId, deployments: [...own].filter((entry) => entry !== undefined) });
+    routes.set(model.id, { model, poolId: pool.poolId, pool, deployments: [...own].filter((entry) => entry !== undefined) });
   }
   return routes;
 }
 
-/** One deployment for each provider and upstream model; where two entries disagree about its limit, the lower one holds. */
-function buildDeployments(models: readonly ModelConfig[], { providers, clock }: Omit<InferenceOptions, 'models'>): Map<string, Deployment> {
+/** One deployment for each provider and upstream model; where two entries disagree about a limit, the lower one holds. */
+function buildDeployments({ models, providers, clock, random = systemRandom }: InferenceOptions): Map<string, Deployment> {
   const byId = new Map(providers.map((provider) => [provider.id, provider]));
+  const entries = models.flatMap((model) => model.deployments);
   const deployments = new Map<string, Deployment>();
-  for (const entry of models.flatMap((model) => model.deployments)) {
+  for (const entry of entries) {
     const provider = byId.get(entry.provider);
     if (provider === undefined) throw new BulkheadError('invalid_value', `there is no provider ${quoteInput(entry.provider)}`);
     const key = deploymentKey(entry);
-    const concurrency = Math.min(
-      entry.limits.concurrency ?? concurrencyDefault,
-      deployments.get(key)?.concurrency ?? Number.POSITIVE_INFINITY,
-    );
-    deployments.set(key, new Deployment({ provider, upstreamModel: entry.model, concurrency, clock }));
+    if (deployments.has(key)) continue;
+    const same = entries.filter((each) => deploymentKey(each) === key).map(({ limits }) => limits);
+    const lowest = (name: 'concurrency' | 'requestsPerMinute' | 'tokensPerMinute') => {
+      const told = same.flatMap((limits) => limits[name] ?? []);
+      return told.length === 0 ? undefined : Math.min(...told);
+    };
+    const limits = {
+      concurrency: lowest('concurrency'),
+      requestsPerMinute: lowest('requestsPerMinute'),
+      tokensPerMinute: lowest('tokensPerMinute'),
+    };
+    deployments.set(key, new Deployment({ provider, upstreamModel: entry.model, limits, clock, random }));
   }
   return deployments;
 }
 
-function poolCapacities(routes: readonly ModelRoute[]): PoolCapacity[] {
-  const poolIds = new Set(routes.map((route) => route.poolId));
-  return [...poolIds].map((poolId) => {
-    const deployments = distinctDeployments(routes.filter((route) => route.poolId === poolId));
-    return { poolId, permits: deployments.reduce((sum, deployment) => sum + deployment.concurrency, 0) };
-  });
-}
-
-function distinctDeployments(routes: readonly ModelRoute[]): Deployment[] {
-  return [...new Set(routes.flatMap((route) => route.deployments))];
+function buildPools(
+  models: readonly ModelConfig[],
+  deployments: ReadonlyMap<string, Deployment>,
+  clock: Clock,
+): ReadonlyMap<string, DeploymentPool> {
+  const poolIds = assignPools(models);
+  const pools = new Map<string, DeploymentPool>();
+  for (const poolId of new Set(poolIds.values())) {
+    const members = models.filter(({ id }) => poolIds.get(id) === poolId).flatMap((model) => model.deployments);
+    const own = new Set(members.map((entry) => deployments.get(deploymentKey(entry))));
+    pools.set(
+      poolId,
+      new DeploymentPool(
+        poolId,
+        [...own].filter((entry) => entry !== undefined),
+        clock,
+      ),
+    );
+  }
+  return new Map(
+    models.flatMap(({ id }) => {
+      const pool = pools.get(poolIds.get(id) ?? '');
+      return pool === undefined ? [] : [[id, pool] as const];
+    }),
+  );
 }

@@ -1,65 +1,136 @@
+/** One call to a provider, and what is done when it fails before its first byte. */
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { ErrorCode } from '../errors/catalogue.ts';
+import type { Clock } from '../primitives/clock.ts';
+import { chooseDeployment } from './choose-deployment.ts';
 import type { Deployment, DeploymentSlot } from './deployment.ts';
+import { type DeploymentPool, resumesAtMs } from './deployment-pool.ts';
+import { type ProviderCall, UpstreamRefusal } from './provider.ts';
+import type { CallSize } from './quota-mirror.ts';
 
 /** Upstream calls for one request. More would turn one tenant's bad minute into a storm on every provider. */
 export const attemptsMax = 3;
 
 const busyRetryMs = 1_000;
+const failedOver: ReadonlySet<ErrorCode> = new Set([
+  'upstream_rate_limited',
+  'upstream_error',
+  'upstream_timeout',
+  'upstream_misconfigured',
+]);
 
-/** For how long a deployment that failed so is avoided, unless it named a time itself. */
-const coolDownMs: Partial<Record<ErrorCode, number>> = {
-  upstream_rate_limited: 1_000,
-  upstream_error: 1_000,
-  upstream_timeout: 5_000,
-  upstream_misconfigured: 30_000,
-};
+export interface Placement {
+  readonly deployments: readonly Deployment[];
+  readonly pool: DeploymentPool;
+  readonly call: Pick<ProviderCall, 'body' | 'cacheSalt'>;
+  readonly size: CallSize;
+  readonly signal: AbortSignal;
+  readonly clock: Clock;
+  /** Nobody waits longer for a deployment. */
+  readonly waitMaxMs: number;
+  /** Gives the permit back and waits for the next one, before those who came later. Absent: the caller holds none. */
+  readonly requeue?: (() => Promise<void>) | undefined;
+}
+
+type Attempt<T> = (deployment: Deployment, slot: DeploymentSlot) => Promise<T>;
 
 /**
  * Calls `attempt` with one deployment after the other until one succeeds. Only failures before the first byte may reach here, so
- * nothing is ever delivered twice. The attempt owns the slot when it succeeds. Throws the failure that tells the client most, or
- * `capacity_unavailable` when every slot is taken.
+ * nothing is ever delivered twice. The attempt owns the slot when it succeeds. While none can take the call it waits: in the queue when the whole
+ * pool stands still, so that whoever is due goes first afterwards, else here. Throws the failure that tells the client most,
+ * `request_too_large_for_limit`, or `capacity_unavailable`.
  */
-export async function withFailover<T>(
-  deployments: readonly Deployment[],
-  signal: AbortSignal,
-  attempt: (deployment: Deployment, slot: DeploymentSlot) => Promise<T>,
-): Promise<T> {
-  const tried = new Set<Deployment>();
-  let failure: BulkheadError | undefined;
-  while (tried.size < attemptsMax) {
-    const deployment = choose(deployments.filter((candidate) => candidate.hasRoom && !tried.has(candidate)));
-    if (deployment === undefined) break;
-    tried.add(deployment);
-    const slot = deployment.begin();
-    try {
-      return await attempt(deployment, slot);
-    } catch (error) {
-      slot.release();
-      if (signal.aborted || !mayFailOver(error)) throw error;
-      deployment.coolDown(error.retryAfterMs ?? coolDownMs[error.code] ?? 0);
-      failure = moreTelling(failure, error);
+export function withFailover<T>(placement: Placement, attempt: Attempt<T>): Promise<T> {
+  return new Failover(placement, attempt).run();
+}
+
+class Failover<T> {
+  readonly #placement: Placement;
+  readonly #attempt: Attempt<T>;
+  readonly #deadlineMs: number;
+  /** Failed in a way that the next call would too. */
+  readonly #broken = new Set<Deployment>();
+  #attempts = 0;
+  #failure: BulkheadError | undefined;
+
+  constructor(placement: Placement, attempt: Attempt<T>) {
+    this.#placement = placement;
+    this.#attempt = attempt;
+    this.#deadlineMs = placement.clock.monotonicMs() + placement.waitMaxMs;
+  }
+
+  async run(): Promise<T> {
+    this.#assertFits();
+    for (;;) {
+      const candidates = this.#candidates();
+      const deployment = chooseDeployment(
+        candidates.filter(({ hasRoom }) => hasRoom),
+        this.#placement.call,
+      );
+      if (deployment === undefined) await this.#wait(candidates);
+      else if (deployment.reserves(this.#placement.size)) {
+        const slot = deployment.begin(this.#placement.size);
+        try {
+          return await this.#attempt(deployment, slot);
+        } catch (error) {
+          slot.release();
+          this.#failed(deployment, error);
+        }
+      }
     }
   }
-  throw failure ?? new BulkheadError('capacity_unavailable', 'Every deployment of this model is busy.', { retryAfterMs: busyRetryMs });
-}
 
-/** Healthy before cooling, then the least loaded, then the order of the configuration. */
-function choose(candidates: readonly Deployment[]): Deployment | undefined {
-  let best: Deployment | undefined;
-  for (const candidate of candidates) {
-    if (best === undefined || isBetter(candidate, best)) best = candidate;
+  #candidates(): readonly Deployment[] {
+    const { deployments } = this.#placement;
+    return this.#broken.size === 0 ? deployments : deployments.filter((each) => !this.#broken.has(each));
   }
-  return best;
-}
 
-function isBetter(candidate: Deployment, best: Deployment): boolean {
-  if (candidate.isCooling !== best.isCooling) return best.isCooling;
-  return candidate.load < best.load;
-}
+  /** Returns when there is a reason to try again. */
+  #failed(deployment: Deployment, error: unknown): void {
+    const { signal, call } = this.#placement;
+    if (signal.aborted || !(error instanceof BulkheadError) || !failedOver.has(error.code)) throw error;
+    deployment.failed(error, call.cacheSalt ?? '');
+    this.#attempts++;
+    this.#failure = moreTelling(this.#failure, error);
+    if (!(error instanceof UpstreamRefusal) || error.limit === 'account') this.#broken.add(deployment);
+    if (this.#attempts >= attemptsMax || this.#candidates().length === 0) throw this.#failure;
+  }
 
-function mayFailOver(error: unknown): error is BulkheadError {
-  return error instanceof BulkheadError && error.code in coolDownMs;
+  async #wait(candidates: readonly Deployment[]): Promise<void> {
+    const { pool, signal, clock, requeue } = this.#placement;
+    const nowMs = clock.monotonicMs();
+    const isServing = candidates.some(({ permits }) => permits > 0);
+    const againAtMs = isServing ? nowMs : resumesAtMs(candidates);
+    if (againAtMs === undefined || nowMs >= this.#deadlineMs || againAtMs > this.#deadlineMs) throw this.#unserved(againAtMs);
+    if (requeue === undefined || pool.permits > 0) {
+      await pool.change(this.#deadlineMs - nowMs, signal);
+      return;
+    }
+    try {
+      await requeue();
+    } catch (error) {
+      throw signal.aborted ? error : (this.#failure ?? error);
+    }
+  }
+
+  #unserved(againAtMs: number | undefined): BulkheadError {
+    const { clock } = this.#placement;
+    if (this.#failure !== undefined) return this.#failure;
+    const retryAfterMs = againAtMs === undefined ? busyRetryMs : Math.max(busyRetryMs, Math.ceil(againAtMs - clock.monotonicMs()));
+    return new BulkheadError('capacity_unavailable', 'No deployment of this model can take the request now.', { retryAfterMs });
+  }
+
+  /** Refused once: no wait makes the provider's limit larger. */
+  #assertFits(): void {
+    const { deployments, size } = this.#placement;
+    const limits = deployments.map((each) => each.limitExceeded(size));
+    if (limits.some((limit) => limit === undefined)) return;
+    const largest = Math.max(...limits.map((limit) => limit ?? 0));
+    throw new BulkheadError(
+      'request_too_large_for_limit',
+      `The request needs about ${size.inputTokens + size.outputTokens} tokens; this model takes ${largest} a minute.`,
+    );
+  }
 }
 
 /** A rate limit says when to come back; the others only that something broke. */

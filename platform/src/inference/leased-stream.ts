@@ -1,5 +1,6 @@
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { assert } from '../primitives/assert.ts';
+import { extractUsage } from '../primitives/token-usage.ts';
 import type { DeploymentSlot } from './deployment.ts';
 import type { CompletionEvent, CompletionStream } from './provider.ts';
 
@@ -59,17 +60,27 @@ export class LeasedStream implements CompletionStream {
     const first = this.#first;
     if (first !== undefined) {
       this.#first = undefined;
+      this.#note(first);
       return { done: false, value: first };
     }
     try {
       const next = await this.#iterator.next();
-      if (next.done !== true) return { done: false, value: next.value };
+      if (next.done !== true) {
+        this.#note(next.value);
+        return { done: false, value: next.value };
+      }
     } catch (error) {
       await this.#end();
       throw error;
     }
     await this.#end();
     return { done: true, value: undefined };
+  }
+
+  /** Usage comes with the last event. */
+  #note(batch: Batch): void {
+    const usage = batch.at(-1)?.parsed['usage'];
+    if (usage) this.#slot.used = extractUsage(usage) ?? this.#slot.used;
   }
 
   async #end(): Promise<void> {

@@ -2,7 +2,51 @@
  * Port: a model provider, stateless. Bodies are OpenAI chat-completion and embedding objects; whatever we do not know passes
  * through untouched. A provider never sees a tenant, only an opaque per-tenant cache salt.
  */
+import { BulkheadError, type BulkheadErrorOptions } from '../errors/bulkhead-error.ts';
+import type { ErrorCode } from '../errors/catalogue.ts';
 import type { TokenUsage } from '../primitives/token-usage.ts';
+
+/** One of our account's limits at the provider, as an answer's headers tell it. */
+export interface QuotaLevel {
+  readonly limit?: number | undefined;
+  readonly remaining?: number | undefined;
+  /** Until all of the limit is there again. */
+  readonly resetMs?: number | undefined;
+}
+
+/** What an answer says of our account. A dimension that is absent was not told. `tokens`: input and output together. */
+export interface QuotaReport {
+  readonly requests?: QuotaLevel | undefined;
+  readonly tokens?: QuotaLevel | undefined;
+  readonly inputTokens?: QuotaLevel | undefined;
+  readonly outputTokens?: QuotaLevel | undefined;
+}
+
+/**
+ * Why a provider refused for reasons of its own. `rate`: too much in a time; `concurrency`: too much at once; `overloaded`: the provider as a whole;
+ * `account`: money or quota is used up, and no wait of seconds helps.
+ */
+export type UpstreamLimit = 'rate' | 'concurrency' | 'overloaded' | 'account';
+
+/** A failure of a provider that says something about its capacity. */
+export class UpstreamRefusal extends BulkheadError {
+  readonly limit: UpstreamLimit;
+  readonly quota: QuotaReport | undefined;
+
+  constructor(
+    limit: UpstreamLimit,
+    failure: {
+      readonly code: ErrorCode;
+      readonly message: string;
+      readonly options?: BulkheadErrorOptions;
+      readonly quota?: QuotaReport | undefined;
+    },
+  ) {
+    super(failure.code, failure.message, failure.options);
+    this.limit = limit;
+    this.quota = failure.quota;
+  }
+}
 
 export interface ProviderCall {
   /** The provider's own name of the model. */
@@ -20,6 +64,7 @@ export interface Completion {
   readonly parsed: Readonly<Record<string, unknown>>;
   /** Absent when the upstream reported none; the caller counts then and marks the event estimated. */
   readonly usage?: TokenUsage | undefined;
+  readonly quota?: QuotaReport | undefined;
 }
 
 /** One `data:` event of a completion stream. */
@@ -30,6 +75,7 @@ export interface CompletionEvent {
 }
 
 export interface CompletionStream extends AsyncDisposable {
+  readonly quota?: QuotaReport | undefined;
   /**
    * Events in order, in the batches they arrived in. Ends after the upstream's `[DONE]` or end of body. Throws a BulkheadError when the
    * stream breaks or carries an error object. Breaking out of the loop aborts the upstream request.

@@ -11,8 +11,7 @@ import type { Admission, Demand } from '../admission/admit.ts';
 import { estimateInputTokens, type OutputEstimates } from '../admission/estimate.ts';
 import type { SessionGuard } from '../admission/session-guard.ts';
 import { BulkheadError, quoteInput } from '../errors/bulkhead-error.ts';
-import type { Inference, ModelRoute } from '../inference/deployments.ts';
-import type { ProviderCall } from '../inference/provider.ts';
+import type { Inference, ModelRoute, RoutedCall } from '../inference/deployments.ts';
 import { DeliveredOutput } from '../metering/delivered.ts';
 import type { Meter } from '../metering/meter.ts';
 import type { Clock } from '../primitives/clock.ts';
@@ -58,7 +57,7 @@ export async function serveEmbedding(parts: InferenceParts, call: InferenceCall)
 export async function serveStream(parts: InferenceParts, call: InferenceCall): Promise<ServedStream> {
   const turn = await takeTurn(parts, call, 'chat');
   try {
-    const { stream, source } = await parts.inference.stream(turn.facts.route, providerCall(parts, call), call.signal);
+    const { stream, source } = await parts.inference.stream(turn.facts.route, routedCall(parts, call, turn), call.signal);
     return new ServedStream({ turn, stream, source, estimates: parts.estimates, call });
   } catch (error) {
     turn.abandon();
@@ -70,7 +69,7 @@ async function serveWhole(parts: InferenceParts, call: InferenceCall, kind: 'cha
   const turn = await takeTurn(parts, call, kind);
   try {
     const send = kind === 'chat' ? parts.inference.complete : parts.inference.embed;
-    const { completion, source } = await send(turn.facts.route, providerCall(parts, call), call.signal);
+    const { completion, source } = await send(turn.facts.route, routedCall(parts, call, turn), call.signal);
     const upstreamMs = turn.upstreamMs();
     const delivered = new DeliveredOutput({ inputTokens: turn.facts.inputTokens });
     delivered.acceptCompletion(completion.parsed, completion.usage);
@@ -107,6 +106,7 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
   const costOf = costOfRoute(parts, route);
   const reservation = await parts.admission.admit({ scope, caller, workClass: 'interactive', inputTokens, output, costOf });
   try {
+    const predictedOutputTokens = kind === 'chat' ? parts.estimates.predict(scope, body) : 0;
     const ticket: Ticket = {
       poolId: route.poolId,
       tenantId: scope.tenantId,
@@ -114,7 +114,7 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
       workClass: 'interactive',
       weight: scope.policy.weight,
       inputTokens,
-      predictedOutputTokens: kind === 'chat' ? parts.estimates.predict(scope, body) : 0,
+      predictedOutputTokens,
       bytes: inputTokens * 4,
     };
     const permit = await parts.queue.acquire(ticket, signal);
@@ -124,6 +124,7 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
       endpoint,
       route,
       inputTokens,
+      outputTokens: predictedOutputTokens,
       reservation,
       permit,
       isLooping,
@@ -153,6 +154,13 @@ function resolveModel(parts: InferenceParts, call: InferenceCall, kind: 'chat' |
   throw new BulkheadError('model_not_found', message, { param: 'model', ...(call.endpoint === 'responses' && { status: 400 }) });
 }
 
-function providerCall(parts: InferenceParts, call: InferenceCall): Omit<ProviderCall, 'upstreamModel'> {
-  return { body: call.body, requestId: call.requestId, cacheSalt: parts.cacheSalt(call.scope) };
+function routedCall(parts: InferenceParts, call: InferenceCall, turn: Turn): RoutedCall {
+  const { inputTokens, outputTokens } = turn.facts;
+  return {
+    body: call.body,
+    requestId: call.requestId,
+    cacheSalt: parts.cacheSalt(call.scope),
+    size: { inputTokens, outputTokens },
+    requeue: () => turn.requeue(parts.queue, call.signal),
+  };
 }

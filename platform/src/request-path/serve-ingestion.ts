@@ -40,7 +40,13 @@ export async function serveIngestionEmbedding(
   try {
     const { route, inputTokens } = turn.facts;
     const body = { model, input: texts, encoding_format: 'float' };
-    const { completion, source } = await parts.inference.embed(route, { body, requestId, cacheSalt: parts.cacheSalt(scope) }, signal);
+    const size = { inputTokens, outputTokens: 0 };
+    const requeue = () => turn.requeue(parts.queue, signal);
+    const { completion, source } = await parts.inference.embed(
+      route,
+      { body, requestId, cacheSalt: parts.cacheSalt(scope), size, requeue },
+      signal,
+    );
     const usage = completion.usage ?? { inputTokens, outputTokens: 0 };
     turn.complete({ usage, estimated: completion.usage === undefined, outcome: 'completed', serviceTier: 'default', ...source });
     const items = completion.parsed['data'] as readonly { readonly embedding: readonly number[] }[];
@@ -75,6 +81,7 @@ async function takeTurn(parts: InferenceParts, { scope, model, texts, signal }: 
       endpoint: 'ingestion',
       route,
       inputTokens,
+      outputTokens: 0,
       reservation,
       permit,
       isLooping: false,

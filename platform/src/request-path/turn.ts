@@ -8,7 +8,7 @@ import type { Meter } from '../metering/meter.ts';
 import type { UsageEvent } from '../metering/usage-event.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { TokenUsage } from '../primitives/token-usage.ts';
-import type { Permit } from '../scheduler/fair-queue.ts';
+import type { FairQueue, Permit } from '../scheduler/fair-queue.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
 
@@ -18,6 +18,8 @@ export interface TurnFacts {
   readonly endpoint: UsageEvent['endpoint'];
   readonly route: ModelRoute;
   readonly inputTokens: number;
+  /** Predicted. */
+  readonly outputTokens: number;
   readonly reservation: Reservation;
   readonly permit: Permit;
   /** Its session goes round in circles. */
@@ -40,7 +42,7 @@ export interface Delivered {
 
 export class Turn {
   readonly facts: TurnFacts;
-  readonly #permitAtMs: number;
+  #permitAtMs: number;
   #mode: 'open' | 'ended' = 'open';
 
   constructor(facts: TurnFacts) {
@@ -52,6 +54,12 @@ export class Turn {
   /** Time since the permit was granted: what the upstream has taken so far. */
   upstreamMs(): number {
     return this.facts.clock.monotonicMs() - this.#permitAtMs;
+  }
+
+  /** Nothing could be sent: waits for another slot, in its old place. Rejects as the queue's `requeue` does. */
+  async requeue(queue: FairQueue, signal: AbortSignal): Promise<void> {
+    await queue.requeue(this.facts.permit, signal);
+    this.#permitAtMs = this.facts.clock.monotonicMs();
   }
 
   /** Output as it streams: charged to the fair queue, and recorded in the reservation's lease. */

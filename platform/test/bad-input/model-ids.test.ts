@@ -14,7 +14,7 @@ const model: ModelConfig = {
   outputTokensMax: 16_384,
   deployments: [{ provider: 'p', model: 'm', limits: {} }],
 };
-const inference = createInference({ models: [model], providers: [{ id: 'p' } as Provider], clock: systemClock });
+const inference = createInference({ models: [model], providers: [{ id: 'p' } as Provider], clock: systemClock, waitMaxMs: 1 });
 // Reading the list of models touches nothing else.
 const routes = inferenceRoutes({ inference, clock: systemClock } as InferenceRouteParts);
 

@@ -1,5 +1,5 @@
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
-import type { CompletionEvent, CompletionStream } from '../../inference/provider.ts';
+import type { CompletionEvent, CompletionStream, QuotaReport } from '../../inference/provider.ts';
 import { type SseEvent, SseReader } from './sse-reader.ts';
 import type { UpstreamExchange } from './upstream-exchange.ts';
 import { failureInBody, malformed } from './upstream-failures.ts';
@@ -7,9 +7,11 @@ import { failureInBody, malformed } from './upstream-failures.ts';
 /** A completion stream read from an exchange. Parsing happens when the consumer asks, so a slow consumer costs nothing but bytes. */
 export class SseCompletionStream implements CompletionStream {
   readonly batches: AsyncIterable<readonly CompletionEvent[]>;
+  readonly quota: QuotaReport | undefined;
   readonly #exchange: UpstreamExchange;
 
-  constructor(exchange: UpstreamExchange) {
+  constructor(exchange: UpstreamExchange, quota: QuotaReport | undefined) {
+    this.quota = quota;
     this.#exchange = exchange;
     this.batches = readBatches(exchange);
   }

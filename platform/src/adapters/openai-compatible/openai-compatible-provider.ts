@@ -10,6 +10,7 @@ import type { Clock } from '../../primitives/clock.ts';
 import { extractUsage } from '../../primitives/token-usage.ts';
 import { parseObject, SseCompletionStream } from './completion-stream.ts';
 import { readEmbeddings } from './embeddings-answer.ts';
+import { quotaOf } from './quota-headers.ts';
 import { type CacheField, completionBody, embeddingsBody, streamBody } from './upstream-body.ts';
 import { UpstreamExchange } from './upstream-exchange.ts';
 import { failureInBody, failureOfStatus, malformed } from './upstream-failures.ts';
@@ -47,28 +48,34 @@ export class OpenAiCompatibleProvider implements Provider {
 
   async complete(call: ProviderCall, signal: AbortSignal): Promise<Completion> {
     const body = completionBody(call, this.#cacheField);
-    const bytes = await this.#fetch({ route: this.#chat, body, requestId: call.requestId, bytesMax: completionBytesMax }, signal);
+    const { bytes, quota } = await this.#fetch(
+      { route: this.#chat, body, requestId: call.requestId, bytesMax: completionBytesMax },
+      signal,
+    );
     const parsed = parseObject(bytes.toString('utf8'));
     if (parsed === undefined) throw malformed('an answer that is not a JSON object');
     const failure = failureInBody(parsed);
     if (failure !== undefined) throw failure;
     if (!Array.isArray(parsed['choices'])) throw malformed('an answer without choices');
-    return { body: bytes, parsed, usage: extractUsage(parsed['usage']) };
+    return { body: bytes, parsed, usage: extractUsage(parsed['usage']), quota };
   }
 
   async stream(call: ProviderCall, signal: AbortSignal): Promise<CompletionStream> {
     const body = streamBody(call, this.#cacheField);
     const exchange = this.#send({ route: this.#chat, body, requestId: call.requestId }, signal);
     const head = await this.#acceptedHead(exchange, signal);
-    if (isEventStream(head)) return new SseCompletionStream(exchange);
+    if (isEventStream(head)) return new SseCompletionStream(exchange, quotaOf(head.headers));
     exchange.abort();
     throw malformed('something else than a stream of events');
   }
 
   async embed(call: ProviderCall, signal: AbortSignal): Promise<Completion> {
     const body = embeddingsBody(call);
-    const bytes = await this.#fetch({ route: this.#embeddings, body, requestId: call.requestId, bytesMax: embeddingsBytesMax }, signal);
-    return readEmbeddings(bytes, call.body);
+    const { bytes, quota } = await this.#fetch(
+      { route: this.#embeddings, body, requestId: call.requestId, bytesMax: embeddingsBytesMax },
+      signal,
+    );
+    return { ...readEmbeddings(bytes, call.body), quota };
   }
 
   /** Ends every call that is still running. */
@@ -76,10 +83,10 @@ export class OpenAiCompatibleProvider implements Provider {
     await this.#pool.destroy();
   }
 
-  async #fetch(request: SentRequest & { readonly bytesMax: number }, signal: AbortSignal): Promise<Buffer> {
+  async #fetch(request: SentRequest & { readonly bytesMax: number }, signal: AbortSignal) {
     const exchange = this.#send(request, signal);
-    await this.#acceptedHead(exchange, signal);
-    return readAll(exchange, request.bytesMax);
+    const head = await this.#acceptedHead(exchange, signal);
+    return { bytes: await readAll(exchange, request.bytesMax), quota: quotaOf(head.headers) };
   }
 
   #send({ route, body, requestId }: SentRequest, signal: AbortSignal): UpstreamExchange {

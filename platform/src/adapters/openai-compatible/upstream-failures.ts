@@ -4,6 +4,8 @@
  */
 import { BulkheadError, type BulkheadErrorOptions } from '../../errors/bulkhead-error.ts';
 import type { ErrorCode } from '../../errors/catalogue.ts';
+import { type QuotaReport, type UpstreamLimit, UpstreamRefusal } from '../../inference/provider.ts';
+import { quotaOf } from './quota-headers.ts';
 import type { UpstreamHead } from './upstream-head.ts';
 
 /** Clients ignore a longer wait anyway (openai-node: 60 s), and a hostile one would shut the model for everybody. */
@@ -22,14 +24,14 @@ interface ReportedError {
 /** The failure of an answer whose status is not 200. `body` is what could be read of it. */
 export function failureOfStatus(head: UpstreamHead, body: string, nowMs: number): BulkheadError {
   const reported = reportedError(parsedOrUndefined(body));
-  return failureOf(head.status, reported, retryAfterMs(head.headers, nowMs));
+  return failureOf(head.status, reported, { waitMs: retryAfterMs(head.headers, nowMs), quota: quotaOf(head.headers) });
 }
 
 /** The failure that a 200 carries: an error object instead of an answer, or in the middle of a stream. Undefined when it carries none. */
 export function failureInBody(body: Readonly<Record<string, unknown>>): BulkheadError | undefined {
   if (!body['error']) return undefined;
   const reported = reportedError(body);
-  return failureOf(reported?.status ?? statusOfCode(reported), reported, undefined);
+  return failureOf(reported?.status ?? statusOfCode(reported), reported, {});
 }
 
 /** Undici's errors. Their texts may quote what the provider sent, so only their codes are kept. */
@@ -66,17 +68,27 @@ const fixedMessages: Partial<Record<ErrorCode, string>> = {
   upstream_error: 'The model provider failed.',
 };
 
-function failureOf(status: number, reported: ReportedError | undefined, waitMs: number | undefined): BulkheadError {
+interface Told {
+  readonly waitMs?: number | undefined;
+  readonly quota?: QuotaReport | undefined;
+}
+
+function failureOf(status: number, reported: ReportedError | undefined, { waitMs, quota }: Told): BulkheadError {
   const code = codeOf(status, reported);
   const options: BulkheadErrorOptions = waitMs === undefined || !isWorthWaiting(code) ? {} : { retryAfterMs: waitMs };
   const fixed = fixedMessages[code];
-  if (fixed !== undefined) return new BulkheadError(code, fixed, options);
+  const limit = limitOf(status, reported);
+  if (fixed !== undefined) {
+    return limit === undefined
+      ? new BulkheadError(code, fixed, options)
+      : new UpstreamRefusal(limit, { code, message: fixed, options, quota });
+  }
   const message = reported?.message === undefined ? 'The model provider refused the request.' : clean(reported.message);
   return new BulkheadError(code, message, reported?.param === undefined ? {} : { param: reported.param });
 }
 
 function codeOf(status: number, reported: ReportedError | undefined): ErrorCode {
-  if (reported?.code === 'insufficient_quota' || reported?.type === 'insufficient_quota') return 'upstream_misconfigured';
+  if (isOutOfQuota(reported)) return 'upstream_misconfigured';
   if (reported?.code === 'model_not_found') return 'upstream_misconfigured';
   switch (status) {
     case 400:
@@ -94,6 +106,18 @@ function codeOf(status: number, reported: ReportedError | undefined): ErrorCode 
     default:
       return status >= 500 || status < 300 ? 'upstream_error' : 'upstream_misconfigured';
   }
+}
+
+/** Whether the provider refused for its own capacity, and which. A quota that is used up is 429 as well, and no wait of seconds helps. */
+function limitOf(status: number, reported: ReportedError | undefined): UpstreamLimit | undefined {
+  if (isOutOfQuota(reported)) return 'account';
+  if (status === 503 || status === 529) return 'overloaded';
+  if (status !== 429) return undefined;
+  return /concurren/i.test(`${reported?.code} ${reported?.type} ${reported?.message}`) ? 'concurrency' : 'rate';
+}
+
+function isOutOfQuota(reported: ReportedError | undefined): boolean {
+  return reported?.code === 'insufficient_quota' || reported?.type === 'insufficient_quota';
 }
 
 function isWorthWaiting(code: ErrorCode): boolean {

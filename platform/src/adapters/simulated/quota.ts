@@ -1,4 +1,5 @@
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
+import { UpstreamRefusal } from '../../inference/provider.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
 
@@ -43,9 +44,14 @@ export class Quota {
         `The request asks for ${call.tokens} tokens; the limit is ${this.#tokens.size} a minute.`,
       );
     }
-    const waitMs = Math.max(this.#requests?.waitMs(1) ?? 0, this.#tokens?.waitMs(call.tokens) ?? 0, this.#busyMs());
+    const rateMs = Math.max(this.#requests?.waitMs(1) ?? 0, this.#tokens?.waitMs(call.tokens) ?? 0);
+    const waitMs = Math.max(rateMs, this.#busyMs());
     if (waitMs > 0) {
-      throw new BulkheadError('upstream_rate_limited', 'The simulated provider is at its limit.', { retryAfterMs: Math.ceil(waitMs) });
+      throw new UpstreamRefusal(rateMs > 0 ? 'rate' : 'concurrency', {
+        code: 'upstream_rate_limited',
+        message: 'The simulated provider is at its limit.',
+        options: { retryAfterMs: Math.ceil(waitMs) },
+      });
     }
     this.#requests?.take(1);
     this.#tokens?.take(call.tokens);

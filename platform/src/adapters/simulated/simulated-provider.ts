@@ -5,7 +5,14 @@
  */
 import type { SimulatedProviderConfig } from '../../config/schema.ts';
 import { BulkheadError } from '../../errors/bulkhead-error.ts';
-import type { Completion, CompletionEvent, CompletionStream, Provider, ProviderCall } from '../../inference/provider.ts';
+import {
+  type Completion,
+  type CompletionEvent,
+  type CompletionStream,
+  type Provider,
+  type ProviderCall,
+  UpstreamRefusal,
+} from '../../inference/provider.ts';
 import type { Clock } from '../../primitives/clock.ts';
 import type { IdSource } from '../../primitives/ids.ts';
 import { type Random, seededRandom } from '../../primitives/random.ts';
@@ -134,7 +141,11 @@ export class SimulatedProvider implements Provider {
     const [limited, broken, waits] = [random.next(), random.next(), random.next()];
     if (limited < this.#config.rateLimitRate) {
       const retryAfterMs = 200 + Math.floor(waits * 1_800);
-      throw new BulkheadError('upstream_rate_limited', 'The simulated provider is limiting its rate.', { retryAfterMs });
+      throw new UpstreamRefusal('rate', {
+        code: 'upstream_rate_limited',
+        message: 'The simulated provider is limiting its rate.',
+        options: { retryAfterMs },
+      });
     }
     if (broken < this.#config.errorRate) throw new BulkheadError('upstream_error', 'The simulated provider failed, as configured.');
   }
