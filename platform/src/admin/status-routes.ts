@@ -1,4 +1,4 @@
-/** Health, metrics, which prices and deployments are in force, and the console's files. */
+/** Health, metrics, which prices are in force, and the console's files. */
 import { readFileSync } from 'node:fs';
 import type { IncomingHttpHeaders } from 'node:http';
 import type { Answer } from '../gateway/exchange.ts';
@@ -11,7 +11,6 @@ export interface StatusRouteParts {
   /** Undefined when ready, else what is missing. */
   readonly notReady: () => Promise<string | undefined>;
   readonly prices: () => { readonly version: string };
-  readonly deployments: () => readonly Readonly<Record<string, unknown>>[];
 }
 
 export function statusRoutes(parts: StatusRouteParts): readonly Route[] {
@@ -39,7 +38,6 @@ export function statusRoutes(parts: StatusRouteParts): readonly Route[] {
       return text('text/plain; version=0.0.4; charset=utf-8', await parts.metrics.render(audience));
     }),
     operator('prices', async () => json(200, { object: 'price_book', ...parts.prices() })),
-    operator('deployments', async () => json(200, { object: 'list', data: parts.deployments(), has_more: false })),
     ...consoleRoutes(open),
   ];
 }

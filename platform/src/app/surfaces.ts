@@ -1,6 +1,7 @@
 /** The route table: data plane, control plane, operations. */
 import type { IncomingHttpHeaders } from 'node:http';
 import { auditRoutes } from '../admin/audit-routes.ts';
+import { deploymentRoutes } from '../admin/deployment-routes.ts';
 import { embeddingRoutes } from '../admin/embedding-routes.ts';
 import { encryptionRoutes, type KeyRotator } from '../admin/encryption-routes.ts';
 import { erasureRoutes } from '../admin/erasure-routes.ts';
@@ -93,12 +94,12 @@ export function surfaces(parts: SurfaceParts): readonly Route[] {
     ...auditRoutes({ audits }),
     ...usageRoutes({ operator, usage, flushLedger: () => journal.flush(), nowMs }),
     ...fairnessRoutes({ report: parts.fairness }),
+    ...deploymentRoutes(inference),
     ...statusRoutes({
       metrics,
       isOperator: parts.isOperator,
       notReady: parts.probe,
       prices: () => ({ version: priceBook.versionAt(clock.nowMs()) }),
-      deployments: () => inference.deployments().map((deployment) => ({ ...deployment })),
     }),
   ];
 }

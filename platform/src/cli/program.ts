@@ -5,6 +5,7 @@ import { BulkheadError } from '../errors/bulkhead-error.ts';
 import { auditCommand } from './audit.ts';
 import { CommandError } from './command-error.ts';
 import { demoCommand } from './demo.ts';
+import { deploymentCommand } from './deployment.ts';
 import { doctorCommand } from './doctor.ts';
 import { signingKeyCommand, verifyReceiptCommand } from './erasure.ts';
 import { keyCommand } from './key.ts';
@@ -31,6 +32,7 @@ export async function runProgram(argv: readonly string[]): Promise<number> {
     tokenCommand,
     usageCommand,
     auditCommand,
+    deploymentCommand,
     demoCommand,
     rotateKeysCommand,
     doctorCommand,

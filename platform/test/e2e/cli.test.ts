@@ -47,6 +47,8 @@ const commands = [
   'audit list',
   'audit show',
   'audit verify',
+  'deployment list',
+  'deployment set',
   'demo noisy',
   'rotate-keys',
   'doctor',

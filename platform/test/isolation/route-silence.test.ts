@@ -103,6 +103,7 @@ const successes: readonly Success[] = [
   [`POST ${tenant}/data-keys`, nothing],
   [`GET ${tenant}/data-keys`, nothing],
   ['POST /admin/v1/at-rest/rewrap', () => ({ dry_run: true })],
+  ['POST /admin/v1/deployments', () => ({ id: 'sim/sim-fast', to: 'auto' })],
   ...['at-rest', 'tenants', 'usage', 'fairness', 'prices', 'deployments'].map((path): Success => [`GET /admin/v1/${path}`, nothing]),
   ...['/livez', '/readyz', '/metrics', '/console', '/console/console.css', '/console/console.js'].map(
     (path): Success => [`GET ${path}`, nothing],
