@@ -19,7 +19,7 @@ const scanTuplesMax = 20_000;
 /** Distances are float32 underneath. */
 const sameDistance = 1e-6;
 /** How wide the graph is searched, in the order in which it is tried. */
-export const efSearchLadder = [128, 256, 512] as const;
+export const efSearchLadder = [128, 256, 512, 1_000] as const;
 
 export interface RecallMeasurement {
   readonly efSearch: number;

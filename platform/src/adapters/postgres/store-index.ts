@@ -15,8 +15,8 @@ export interface IndexBuild {
   readonly signal: AbortSignal;
 }
 
-/** Edges of a node and candidates while building: pgvector's defaults, which reach recall 0.98 where they were measured (docs/rfd/0011-whales.md). */
-const graph = 'm = 16, ef_construction = 64';
+/** Edges of a node and candidates while building: twice pgvector's default of candidates, because a better graph is searched half as wide for the same recall (docs/rfd/0011-whales.md). */
+const graph = 'm = 16, ef_construction = 128';
 
 /** Arbitrary, constant: held by the connection that builds, which goes on to the end when its process dies. */
 const buildLock = 7_070_011;
