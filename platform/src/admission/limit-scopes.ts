@@ -4,6 +4,7 @@
  */
 import { LRUCache } from 'lru-cache';
 import { type PeriodKind, periodAt } from '../primitives/calendar-period.ts';
+import { fnvHashOf } from '../primitives/fnv-hash.ts';
 import type { BudgetPolicy, ScopePolicy, SessionPolicy } from '../tenancy/tenant.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
 import type { LimitScope, LimitScopeName, ScopeBudget } from './limit-store.ts';
@@ -58,7 +59,7 @@ export class LimitScopes {
     this.#usersOf.set(tenantId, users);
     if (!users.has(user) && users.size === usersPerTenantMax) {
       const [oldest] = users.rvalues();
-      if (oldest !== undefined && nowMs - oldest < placeKeptMs) return `shared place ${hashOf(user) % sharedPlaces}`;
+      if (oldest !== undefined && nowMs - oldest < placeKeptMs) return `shared place ${fnvHashOf(user) % sharedPlaces}`;
     }
     users.set(user, nowMs);
     return user;
@@ -92,11 +93,4 @@ function periodOf(kind: PeriodKind, timeZone: string, nowMs: number) {
 /** Length-prefixed: no two scopes can share a key, whatever their names contain. */
 function keyOf(kind: string, name: string): string {
   return `${kind}:${name.length}.${name}`;
-}
-
-/** FNV-1a: which place somebody shares is no secret and no weapon. */
-function hashOf(text: string): number {
-  let hash = 2_166_136_261;
-  for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 16_777_619);
-  return hash >>> 0;
 }
