@@ -12,13 +12,17 @@ const comparedMax = 16;
 /**
  * Which tenant has the longest queue for its weight, in bytes. Alternatives: 1. a second heap (two more moves per request, for a question
  * asked only when memory is short), 2. a scan (a flood then costs each arrival a pass over all tenants), 3. sets by power of two (this:
- * a tenant moves only when its queue doubles or halves; the answer is at least half as long as the longest).
+ * a tenant moves only when its queue doubles or falls to a quarter, so one that swings around a power of two stays; the answer is at least a quarter as long as the longest).
  */
 export class BacklogRanking {
   readonly #byRank: readonly Set<Tenant>[] = Array.from({ length: ranks }, () => new Set<Tenant>());
 
   update(tenant: Tenant): void {
-    const rank = rankOf(tenant);
+    const size = bytesPerWeight(tenant);
+    if (size >= tenant.backlogFrom && size < tenant.backlogTo) return;
+    const rank = size === 0 ? -1 : rankOf(size);
+    tenant.backlogFrom = rank === -1 ? 0 : 2 ** (rank - rankOffset - 1);
+    tenant.backlogTo = rank === -1 ? Number.MIN_VALUE : 2 ** (rank - rankOffset + 1);
     if (rank === tenant.backlogRank) return;
     this.#byRank[tenant.backlogRank]?.delete(tenant);
     this.#byRank[rank]?.add(tenant);
@@ -44,9 +48,8 @@ function longestOf(tenants: Set<Tenant>): Tenant | undefined {
   return longest;
 }
 
-function rankOf(tenant: Tenant): number {
-  if (tenant.queuedBytes === 0) return -1;
-  return Math.min(ranks - 1, Math.max(0, Math.floor(Math.log2(bytesPerWeight(tenant))) + rankOffset));
+function rankOf(size: number): number {
+  return Math.min(ranks - 1, Math.max(0, Math.floor(Math.log2(size)) + rankOffset));
 }
 
 function bytesPerWeight(tenant: Tenant): number {

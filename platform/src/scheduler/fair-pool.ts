@@ -4,9 +4,11 @@ import type { WorkClass } from '../primitives/work-class.ts';
 import type { PoolSnapshot, Ticket } from './fair-queue.ts';
 import { FairRequest, type RequestOwner } from './fair-request.ts';
 import type { QueueWatcher } from './fairness-record.ts';
-import { ClassFlow, type TenantFlow } from './flow.ts';
-import { FlowLevel } from './flow-level.ts';
-import { type ActualTokens, type CostRule, costSoFar, finalCost, saneWeight, unitsOf, unitsPerCost } from './service-cost.ts';
+import { ClassFlow, type SessionFlow, type TenantFlow, type UserFlow } from './flow.ts';
+import { type Flow, FlowLevel } from './flow-level.ts';
+import { countShared, sessionPlaceOf, sharedSessionPlace, userPlaceOf } from './flow-places.ts';
+import type { Interactions } from './interactions.ts';
+import { type ActualTokens, type CostRule, costSoFar, expectedCost, finalCost, saneWeight, unitsOf, unitsPerCost } from './service-cost.ts';
 import { ServiceRate } from './service-rate.ts';
 import type { WaitingLine } from './waiting-line.ts';
 
@@ -15,16 +17,21 @@ export interface PoolParts {
   readonly clock: Clock;
   readonly rule: CostRule;
   readonly line: WaitingLine;
+  readonly interactions: Interactions;
   /** Refuses what is due. Called before permits are given away, so that nothing starts after its deadline. */
   readonly expire: (nowMs: number) => void;
   readonly watcher: QueueWatcher;
 }
 
 const classesMax = 2;
+/** What a session has had beyond the others of its user halves in this time without a call. */
+const debtHalfLifeMs = 60_000;
+/** A session in the middle of an interaction waits ahead by so many of the charges its next request is expected to make. */
+const aheadCharges = 2;
 
-/** Permits of one pool and who gets the next: the class with the least virtual time, its tenant, that tenant's user, that user's oldest request. */
+/** Permits of one pool and who gets the next: the class with the least virtual time, its tenant, that tenant's user, that user's session, its oldest request. */
 export class FairPool implements RequestOwner {
-  readonly #classes = new FlowLevel((workClass: WorkClass) => new ClassFlow<FairRequest>(workClass), classesMax);
+  readonly #classes = new FlowLevel((workClass: WorkClass) => this.#openClass(workClass), classesMax);
   readonly #parts: PoolParts;
   readonly #rate = new ServiceRate();
   #capacity = 0;
@@ -40,8 +47,9 @@ export class FairPool implements RequestOwner {
   setCapacity(permits: number, resumesInMs = 0): void {
     assert(Number.isInteger(permits) && permits >= 0, 'a capacity is a whole number of permits');
     this.#capacity = permits;
-    this.#resumesAtMs = this.#parts.clock.monotonicMs() + resumesInMs;
-    this.#dispatch();
+    const nowMs = this.#parts.clock.monotonicMs();
+    this.#resumesAtMs = nowMs + resumesInMs;
+    this.#dispatch(nowMs);
   }
 
   /** Milliseconds until a pool without permits has some again, as far as is known; 0 for one that has. */
@@ -61,19 +69,27 @@ export class FairPool implements RequestOwner {
     return this.#classes.find(workClass)?.tenants.find(tenantId);
   }
 
+  /** A call of the session runs in this pool, or one finished a moment ago in any. */
+  goesOn(ticket: Ticket, user: UserFlow<FairRequest> | undefined, nowMs: number): boolean {
+    if (ticket.session === undefined) return false;
+    return this.#parts.interactions.goesOn(ticket, nowMs) || (user?.sessions.find(ticket.session)?.inFlight ?? 0) > 0;
+  }
+
   /** A request that runs at once when a permit is free and nobody waits, else waits. The bounds are the caller's to check. */
   submit(ticket: Ticket, nowMs: number): FairRequest {
     const isFree = this.isFree(ticket.workClass);
     const work = this.#classes.obtain(ticket.workClass);
     const tenant = work.tenants.obtain(ticket.tenantId);
-    const user = tenant.users.obtain(ticket.user);
-    const expectedUnits = unitsOf(finalCost(this.#parts.rule, { ...ticket, outputTokens: ticket.predictedOutputTokens }), 1);
-    const request = new FairRequest(ticket, { owner: this, work, tenant, user, arrivedAtMs: nowMs, expectedUnits });
+    const user = tenant.users.obtain(userPlaceOf(tenant, ticket.user));
+    const session = user.sessions.obtain(sessionPlaceOf(user, ticket.session));
+    const expectedUnits = unitsOf(expectedCost(this.#parts.rule, ticket), 1);
+    const request = new FairRequest(ticket, { owner: this, session, arrivedAtMs: nowMs, expectedUnits });
     weigh(work, tenant, request.weight);
     if (isFree) {
       this.#classes.lift(work);
       work.tenants.lift(tenant);
       tenant.users.lift(user);
+      user.sessions.lift(session);
       this.#start(request, nowMs);
     } else {
       this.#enqueue(request);
@@ -86,10 +102,15 @@ export class FairPool implements RequestOwner {
     if (request.mode !== 'waiting') return;
     request.mode = 'ended';
     this.#leaveQueue(request);
-    if (request.user.queued === 0) request.tenant.users.waiting.remove(request.user);
-    if (request.tenant.queued === 0) stopWaiting(request.work, request.tenant);
-    if (request.work.queued === 0) this.#classes.waiting.remove(request.work);
-    this.#forget(request);
+    const { session } = request;
+    const { user } = session;
+    const { tenant } = user;
+    const { work } = tenant;
+    if (session.queued === 0) stopSession(session);
+    if (user.queued === 0) tenant.users.stopWaiting(user);
+    if (tenant.queued === 0) stopWaiting(work, tenant);
+    if (work.queued === 0) this.#classes.stopWaiting(work);
+    this.#forget(session);
   }
 
   reportOutput(request: FairRequest): void {
@@ -98,39 +119,50 @@ export class FairPool implements RequestOwner {
 
   /** A running request goes back to where it was before it started: its charge is undone, its flows keep their tags, its user's later requests stay behind it. */
   requeue(request: FairRequest): void {
-    const { work, tenant, user } = request;
     this.#chargeTo(request, 0);
-    this.#running--;
-    work.inFlight--;
-    tenant.inFlight--;
-    user.inFlight--;
+    this.#stopRunning(request.session);
     request.waitAgain();
     this.#enqueue(request, 'again');
-    this.#dispatch();
+    this.#dispatch(this.#parts.clock.monotonicMs());
   }
 
   end(request: FairRequest, actual: ActualTokens | undefined): void {
+    const nowMs = this.#parts.clock.monotonicMs();
     this.#chargeTo(request, actual === undefined ? 0 : finalCost(this.#parts.rule, actual));
-    this.#running--;
+    if (actual !== undefined) this.#parts.interactions.finished(request.ticket, nowMs);
     this.#rate.countEnd(request.expectedUnits);
-    request.work.inFlight--;
-    request.tenant.inFlight--;
-    request.user.inFlight--;
-    this.#forget(request);
-    this.#dispatch();
+    const { session } = request;
+    session.servedAtMs = nowMs;
+    this.#stopRunning(session);
+    this.#forget(session);
+    this.#dispatch(nowMs);
+  }
+
+  #stopRunning(session: SessionFlow<FairRequest>): void {
+    const { user } = session;
+    this.#running--;
+    session.inFlight--;
+    user.inFlight--;
+    user.tenant.inFlight--;
+    user.tenant.work.inFlight--;
   }
 
   /** Milliseconds until a new request of this user would start; undefined while the pool's speed is unknown. Fair shares make it an upper estimate. */
-  estimatedWaitMs(ticket: Ticket): number | undefined {
-    const work = this.#classes.find(ticket.workClass);
-    const tenant = this.tenantOf(ticket);
-    if (work === undefined || tenant === undefined || tenant.queued === 0) return 0;
-    const user = tenant.users.find(ticket.user);
+  estimatedWaitMs(
+    ticket: Ticket,
+    tenant: TenantFlow<FairRequest> | undefined,
+    user: UserFlow<FairRequest> | undefined,
+  ): number | undefined {
+    if (tenant === undefined || tenant.queued === 0) return 0;
+    const { work } = tenant;
     const isWaiting = user !== undefined && user.queued > 0;
     const usersWaiting = tenant.users.waiting.size + (isWaiting ? 0 : 1);
     const units = Math.min(tenant.backlogUnits, (user?.backlogUnits ?? 0) * usersWaiting);
-    const classShare = work.weight / this.#classes.waiting.members().reduce((sum, { weight }) => sum + weight, 0);
-    return this.#rate.timeForMs(units, (this.#capacity * classShare * saneWeight(ticket.weight)) / work.weightWaiting);
+    if (units === 0) return 0;
+    let weights = 0;
+    for (const { weight } of this.#classes.waiting.members()) weights += weight;
+    const permits = (this.#capacity * work.weight) / weights;
+    return this.#rate.timeForMs(units, (permits * saneWeight(ticket.weight)) / work.weightWaiting);
   }
 
   snapshot(): PoolSnapshot {
@@ -149,10 +181,9 @@ export class FairPool implements RequestOwner {
   }
 
   /** Whoever is told of a grant may end another request at once: that one's permit is given away by the loop that runs already. */
-  #dispatch(): void {
+  #dispatch(nowMs: number): void {
     if (this.#isDispatching) return;
     this.#isDispatching = true;
-    const nowMs = this.#parts.clock.monotonicMs();
     try {
       this.#parts.expire(nowMs);
       while (this.#running < this.#capacity && this.#grantNext(nowMs)) {}
@@ -162,13 +193,19 @@ export class FairPool implements RequestOwner {
     }
   }
 
+  #openClass(workClass: WorkClass): ClassFlow<FairRequest> {
+    const { watcher, poolId } = this.#parts;
+    return new ClassFlow(workClass, (tenantId) => watcher.tenant(poolId, tenantId));
+  }
+
   #observe(nowMs: number): void {
     this.#rate.observe(nowMs, { isSaturated: this.#queued > 0, capacity: this.#capacity, running: this.#running });
   }
 
   /** False: whoever waits must wait on. */
   #grantNext(nowMs: number): boolean {
-    const request = this.#nextClass()?.tenants.waiting.first?.users.waiting.first?.oldest;
+    const user = this.#nextClass()?.tenants.waiting.first?.users.waiting.first;
+    const request = user?.sessions.waiting.first?.oldest;
     if (request === undefined) return false;
     this.#leaveQueue(request);
     this.#start(request, nowMs);
@@ -183,33 +220,46 @@ export class FairPool implements RequestOwner {
   }
 
   #start(request: FairRequest, nowMs: number): void {
-    const { work, tenant, user, ticket } = request;
-    const cost = costSoFar(this.#parts.rule, ticket, 0);
+    const { session } = request;
+    const { user } = session;
+    const { tenant } = user;
+    const { work } = tenant;
+    const cost = costSoFar(this.#parts.rule, request.ticket, 0);
+    const userUnits = unitsOf(cost, 1);
     request.start(nowMs);
-    this.#parts.watcher.started(ticket, request.queueMs);
-    this.#parts.watcher.charged(ticket, unitsOf(cost, 1));
-    request.workUnits = unitsOf(cost, work.weight);
-    request.tenantUnits = unitsOf(cost, request.weight);
-    request.userUnits = unitsOf(cost, 1);
+    request.chargedCost = cost;
+    tenant.watcher.started(request.weight, request.queueMs);
+    tenant.watcher.charged(userUnits);
     this.#running++;
     work.inFlight++;
     tenant.inFlight++;
     user.inFlight++;
+    session.inFlight++;
+    session.joinedUnits = 0;
     if (tenant.heapIndex >= 0 && tenant.queued === 0) work.weightWaiting -= tenant.weight;
-    this.#classes.dispatch(work, request.workUnits);
-    work.tenants.dispatch(tenant, request.tenantUnits);
-    tenant.users.dispatch(user, request.userUnits);
+    this.#classes.dispatch(work, unitsOf(cost, work.weight));
+    work.tenants.dispatch(tenant, unitsOf(cost, request.weight));
+    tenant.users.dispatch(user, userUnits);
+    user.sessions.dispatch(session, userUnits);
   }
 
   #enqueue(request: FairRequest, time: 'first' | 'again' = 'first'): void {
-    const { work, tenant, user } = request;
-    if (time === 'again') user.insert(request);
-    else user.append(request);
+    const { session } = request;
+    const { user } = session;
+    const { tenant } = user;
+    const { work } = tenant;
+    const aheadUnits = time === 'first' && session.queued === 0 ? this.#takePlace(request) : 0;
+    if (time === 'first') session.append(request);
+    else session.insert(request);
+    if (session.key === sharedSessionPlace && request.ticket.session !== undefined) countShared(user, request.ticket.session, 1);
     work.queued++;
     tenant.queued++;
     tenant.backlogUnits += request.expectedUnits;
+    user.queued++;
+    user.backlogUnits += request.expectedUnits;
     this.#queued++;
     this.#parts.line.add(request);
+    if (session.heapIndex < 0) user.sessions.startWaiting(session, time, aheadUnits);
     if (user.heapIndex < 0) tenant.users.startWaiting(user, time);
     if (work.heapIndex < 0) this.#classes.startWaiting(work, time);
     if (tenant.heapIndex >= 0) return;
@@ -217,42 +267,89 @@ export class FairPool implements RequestOwner {
     work.weightWaiting += tenant.weight;
   }
 
+  /** A session with nothing waiting begins to wait. Returns by how many units ahead of its virtual time. */
+  #takePlace({ session, ticket, arrivedAtMs, expectedUnits }: FairRequest): number {
+    if (session.key === sharedSessionPlace) return 0;
+    const { sessions } = session.user;
+    const isRunning = session.inFlight > 0;
+    const isInteracting = this.#parts.interactions.goesOn(ticket, arrivedAtMs);
+    session.isGoingOn = isInteracting || isRunning;
+    if (!isRunning && session.servedAtMs !== undefined) {
+      sessions.decay(session, arrivedAtMs - session.servedAtMs, debtHalfLifeMs);
+      session.servedAtMs = arrivedAtMs;
+    }
+    if (isInteracting) return aheadCharges * expectedUnits;
+    if (!isRunning && session.servedAtMs === undefined) {
+      session.joinedUnits = expectedUnits;
+      sessions.joinFile(session, expectedUnits);
+    }
+    return 0;
+  }
+
   #leaveQueue(request: FairRequest): void {
-    request.user.remove(request);
-    request.work.queued--;
-    request.tenant.queued--;
-    request.tenant.backlogUnits -= request.expectedUnits;
+    const { session } = request;
+    const { user } = session;
+    const { tenant } = user;
+    session.remove(request);
+    if (session.key === sharedSessionPlace && request.ticket.session !== undefined) countShared(user, request.ticket.session, -1);
+    user.queued--;
+    user.backlogUnits -= request.expectedUnits;
+    tenant.queued--;
+    tenant.backlogUnits -= request.expectedUnits;
+    tenant.work.queued--;
     this.#queued--;
     this.#parts.line.remove(request);
   }
 
-  /** Brings what each level has been charged to `cost`. Differences of whole units: the sum does not depend on how often this is called. */
+  /**
+   * Brings what each level has been charged to `cost`. Units are whole and a cost always has the same, so differences of them are exact and their sum does not depend
+   * on how often this is called.
+   */
   #chargeTo(request: FairRequest, cost: number): void {
-    const { work, tenant, user } = request;
-    const workUnits = unitsOf(cost, work.weight);
-    const tenantUnits = unitsOf(cost, request.weight);
-    const userUnits = unitsOf(cost, 1);
-    this.#parts.watcher.charged(request.ticket, userUnits - request.userUnits);
-    this.#classes.charge(work, workUnits - request.workUnits, 2 * request.workUnits);
-    work.tenants.charge(tenant, tenantUnits - request.tenantUnits, 2 * request.tenantUnits);
-    tenant.users.charge(user, userUnits - request.userUnits, 2 * request.userUnits);
-    request.workUnits = workUnits;
-    request.tenantUnits = tenantUnits;
-    request.userUnits = userUnits;
+    const { session, chargedCost, weight } = request;
+    const { user } = session;
+    const { tenant } = user;
+    const { work } = tenant;
+    const workUnits = unitsOf(chargedCost, work.weight);
+    const tenantUnits = unitsOf(chargedCost, weight);
+    const userUnits = unitsOf(chargedCost, 1);
+    const change = unitsOf(cost, 1) - userUnits;
+    tenant.watcher.charged(change);
+    this.#classes.charge(work, unitsOf(cost, work.weight) - workUnits, 2 * workUnits);
+    work.tenants.charge(tenant, unitsOf(cost, weight) - tenantUnits, 2 * tenantUnits);
+    tenant.users.charge(user, change, 2 * userUnits);
+    user.sessions.charge(session, change, 2 * userUnits);
+    request.chargedCost = cost;
   }
 
-  #forget(request: FairRequest): void {
-    const { work, tenant, user } = request;
+  /** What has nothing here and owes nothing needs no place. A level with nobody left to be compared with starts anew. */
+  #forget(session: SessionFlow<FairRequest>): void {
     if (this.#queued === 0 && this.#running === 0) {
       this.#classes.reset();
       return;
     }
-    tenant.users.forgetIfIdle(user);
-    if (tenant.queued === 0 && tenant.inFlight === 0) tenant.users.reset();
-    work.tenants.forgetIfIdle(tenant);
-    if (work.queued === 0 && work.inFlight === 0) work.tenants.reset();
+    const { user } = session;
+    const { tenant } = user;
+    const { work } = tenant;
+    if (isIdle(user)) user.sessions.reset();
+    else user.sessions.forgetIfIdle(session);
+    if (isIdle(tenant)) tenant.users.reset();
+    else tenant.users.forgetIfIdle(user);
+    if (isIdle(work)) work.tenants.reset();
+    else work.tenants.forgetIfIdle(tenant);
     this.#classes.forgetIfIdle(work);
   }
+}
+
+function isIdle({ queued, inFlight }: Flow): boolean {
+  return queued === 0 && inFlight === 0;
+}
+
+function stopSession(session: SessionFlow<FairRequest>): void {
+  const { sessions } = session.user;
+  sessions.stopWaiting(session);
+  if (session.joinedUnits > 0) sessions.leaveFile(session, session.joinedUnits);
+  session.joinedUnits = 0;
 }
 
 function weigh(work: ClassFlow<FairRequest>, tenant: TenantFlow<FairRequest>, weight: number): void {
@@ -261,6 +358,6 @@ function weigh(work: ClassFlow<FairRequest>, tenant: TenantFlow<FairRequest>, we
 }
 
 function stopWaiting(work: ClassFlow<FairRequest>, tenant: TenantFlow<FairRequest>): void {
-  work.tenants.waiting.remove(tenant);
+  work.tenants.stopWaiting(tenant);
   work.weightWaiting -= tenant.weight;
 }

@@ -1,6 +1,6 @@
 /**
- * Port: who goes next when a pool is saturated. Weighted fair over two classes of work (9 to 1), in each of them over tenants, then over the users of a tenant; first come first
- * served inside a user. Nobody waits while a permit is free, but batch work leaves 15 % of the permits to what comes next.
+ * Port: who goes next when a pool is saturated. Weighted fair over two classes of work (9 to 1), in each of them over tenants, then over the users of a tenant, then over the
+ * sessions of a user; first come first served inside a session. Nobody waits while a permit is free, but batch work leaves 15 % of the permits to what comes next.
  * Algorithm: virtual counters charged a fraction theta of the predicted output at dispatch and the rest as it streams
  * (VTC, Sheng et al., OSDI'24, arXiv 2401.00588; SFQ(D), Jin et al., SIGMETRICS'04).
  */
@@ -14,6 +14,8 @@ export interface Ticket {
   readonly workClass: WorkClass;
   /** Second level: user or key inside the tenant. */
   readonly user: string;
+  /** Third level: conversation or run of an agent inside the user, as the client names it; never empty. */
+  readonly session?: string | undefined;
   readonly weight: number;
   readonly inputTokens: number;
   readonly predictedOutputTokens: number;

@@ -1,6 +1,6 @@
 import { assert } from '../primitives/assert.ts';
 import type { Permit, Ticket } from './fair-queue.ts';
-import type { ClassFlow, Linked, TenantFlow, UserFlow } from './flow.ts';
+import type { Linked, SessionFlow } from './flow.ts';
 import { type ActualTokens, saneTokens, saneWeight } from './service-cost.ts';
 
 /** Told once, synchronously, how the waiting ended, unless the request was withdrawn. */
@@ -19,71 +19,68 @@ export interface RequestOwner {
 
 export interface RequestPlace {
   readonly owner: RequestOwner;
-  readonly work: ClassFlow<FairRequest>;
-  readonly tenant: TenantFlow<FairRequest>;
-  readonly user: UserFlow<FairRequest>;
+  readonly session: SessionFlow<FairRequest>;
   readonly arrivedAtMs: number;
   readonly expectedUnits: number;
 }
 
-/** Output is charged in steps of this many tokens: each charge moves two heap entries. */
+/** Output is charged when it passes a multiple of this many tokens: each charge moves a heap entry at each level. */
 const reportedTokensStep = 32;
 
 /** One request through the queue, and its permit afterwards: one object, because thousands of them wait. */
 export class FairRequest implements Permit, Linked<FairRequest> {
   readonly ticket: Ticket;
   readonly owner: RequestOwner;
-  readonly work: ClassFlow<FairRequest>;
-  readonly tenant: TenantFlow<FairRequest>;
-  readonly user: UserFlow<FairRequest>;
-  readonly weight: number;
+  /** The levels above are its `user`, that one's `tenant`, that one's `work`. */
+  readonly session: SessionFlow<FairRequest>;
   readonly expectedUnits: number;
-  readonly arrivedAtMs: number;
   mode: 'waiting' | 'running' | 'ended' = 'waiting';
   waiter: Waiter | undefined = undefined;
   before: FairRequest | undefined = undefined;
   behind: FairRequest | undefined = undefined;
   older: FairRequest | undefined = undefined;
   newer: FairRequest | undefined = undefined;
-  queueMs = 0;
   outputTokens = 0;
-  #uncharged = 0;
-  /** What each level has been charged for this request so far. */
-  workUnits = 0;
-  tenantUnits = 0;
-  userUnits = 0;
+  readonly arrivedAtMs: number;
+  /** Tenths of a millisecond, whole: a number with a fraction takes 24 bytes. */
+  #waitedTenths = 0;
+  /** What it has been charged for so far. */
+  chargedCost = 0;
 
   constructor(ticket: Ticket, place: RequestPlace) {
     this.ticket = ticket;
     this.owner = place.owner;
-    this.work = place.work;
-    this.tenant = place.tenant;
-    this.user = place.user;
+    this.session = place.session;
     this.arrivedAtMs = place.arrivedAtMs;
     this.expectedUnits = place.expectedUnits;
-    this.weight = saneWeight(ticket.weight);
+  }
+
+  get weight(): number {
+    return saneWeight(this.ticket.weight);
+  }
+
+  get queueMs(): number {
+    assert(this.mode !== 'waiting', 'a waiting request does not know how long it will wait');
+    return this.#waitedTenths / 10;
   }
 
   start(nowMs: number): void {
     assert(this.mode === 'waiting', 'a request starts once');
+    this.#waitedTenths = Math.round((nowMs - this.arrivedAtMs) * 10);
     this.mode = 'running';
-    this.queueMs = nowMs - this.arrivedAtMs;
   }
 
   waitAgain(): void {
     assert(this.mode === 'running', 'what runs can wait again');
     this.mode = 'waiting';
     this.outputTokens = 0;
-    this.#uncharged = 0;
   }
 
   reportOutput(tokens: number): void {
     if (this.mode !== 'running') return;
-    this.#uncharged += saneTokens(tokens);
-    if (this.#uncharged < reportedTokensStep) return;
-    this.outputTokens += this.#uncharged;
-    this.#uncharged = 0;
-    this.owner.reportOutput(this);
+    const steps = Math.floor(this.outputTokens / reportedTokensStep);
+    this.outputTokens += saneTokens(tokens);
+    if (Math.floor(this.outputTokens / reportedTokensStep) > steps) this.owner.reportOutput(this);
   }
 
   finish(actual: ActualTokens): void {

@@ -17,9 +17,15 @@ export type ShedCause =
 
 /** Told by the queue. Nothing here may be slow or throw. */
 export interface QueueWatcher {
-  charged(ticket: Ticket, units: number): void;
-  started(ticket: Ticket, queueMs: number): void;
+  /** Asked once for each flow, which keeps what it gets: telling of a charge costs no look-up. */
+  tenant(poolId: string, tenantId: TenantId): TenantWatcher;
   shed(ticket: Ticket, cause: ShedCause): void;
+}
+
+export interface TenantWatcher {
+  /** Units of cost at weight 1; negative for what is given back. */
+  charged(units: number): void;
+  started(weight: number, queueMs: number): void;
 }
 
 export interface TenantFairness {
@@ -68,7 +74,9 @@ const tenantsPerPoolMax = 10_000;
 export class FairnessRecord implements QueueWatcher, Disposable {
   readonly #clock: Clock;
   readonly #snapshot: () => readonly PoolSnapshot[];
+  /** Never more than the queue has pools. */
   readonly #pools = new Map<string, PoolRecord>();
+  readonly #now: RecordTime = { slot: 0 };
   readonly #timer: NodeJS.Timeout;
 
   constructor(clock: Clock, snapshot: () => readonly PoolSnapshot[]) {
@@ -78,33 +86,25 @@ export class FairnessRecord implements QueueWatcher, Disposable {
     this.#timer.unref();
   }
 
-  charged({ poolId, tenantId }: Ticket, units: number): void {
-    this.#tenant(poolId, tenantId).served.add(this.#slot(), units / unitsPerCost);
-  }
-
-  started({ poolId, tenantId, weight }: Ticket, queueMs: number): void {
-    const tenant = this.#tenant(poolId, tenantId);
-    tenant.weight = weight;
-    tenant.starts.add(this.#slot(), 1);
-    tenant.waits[tenant.waitsCount++ % waitsMax] = queueMs;
+  tenant(poolId: string, tenantId: TenantId): TenantWatcher {
+    return this.#pool(poolId).tenant(tenantId);
   }
 
   shed({ poolId, tenantId }: Ticket, cause: ShedCause): void {
-    const { shed } = this.#tenant(poolId, tenantId);
+    const { shed } = this.#pool(poolId).tenant(tenantId);
     const counted = shed.get(cause) ?? new Window();
     shed.set(cause, counted);
-    counted.add(this.#slot(), 1);
+    counted.add(this.#now.slot, 1);
   }
 
   /** Looks who waits and who holds the permits. The timer does it; public for clocks that are moved by hand. */
   sample(): void {
-    const slot = this.#slot();
+    const slot = this.#readClock();
     for (const pool of this.#snapshot()) this.#pool(pool.poolId).sample(pool, slot);
-    for (const [poolId, pool] of this.#pools) if (pool.isForgotten(slot)) this.#pools.delete(poolId);
   }
 
   report(): readonly PoolFairness[] {
-    const slot = this.#slot();
+    const slot = this.#readClock();
     return this.#snapshot().map((pool) => this.#pool(pool.poolId).report(pool, slot));
   }
 
@@ -112,21 +112,23 @@ export class FairnessRecord implements QueueWatcher, Disposable {
     clearInterval(this.#timer);
   }
 
-  #slot(): number {
-    return Math.floor(this.#clock.monotonicMs() / (windowMs / slots));
+  #readClock(): number {
+    this.#now.slot = Math.floor(this.#clock.monotonicMs() / (windowMs / slots));
+    return this.#now.slot;
   }
 
   #pool(poolId: string): PoolRecord {
     const known = this.#pools.get(poolId);
     if (known !== undefined) return known;
-    const pool = new PoolRecord();
+    const pool = new PoolRecord(this.#now);
     this.#pools.set(poolId, pool);
     return pool;
   }
+}
 
-  #tenant(poolId: string, tenantId: TenantId): TenantRecord {
-    return this.#pool(poolId).tenant(tenantId);
-  }
+/** The step of the window that is now. Read off the clock with every sample, so what happens in between reads no clock. */
+interface RecordTime {
+  slot: number;
 }
 
 /** A sum over the last minute, in steps of a second. */
@@ -135,7 +137,7 @@ class Window {
   #latest = Number.NEGATIVE_INFINITY;
 
   add(slot: number, amount: number): void {
-    this.#advance(slot);
+    if (slot !== this.#latest) this.#advance(slot);
     const at = slot % slots;
     this.#sums[at] = (this.#sums[at] as number) + amount;
   }
@@ -156,42 +158,91 @@ class Window {
   }
 }
 
-class TenantRecord {
+class TenantRecord implements TenantWatcher {
+  readonly tenantId: TenantId;
+  /** In units. */
   readonly served = new Window();
   readonly starts = new Window();
   readonly entitled = new Window();
   readonly shed = new Map<ShedCause, Window>();
   readonly waitedFor = new Map<TenantId, Window>();
-  readonly waits: number[] = [];
-  waitsCount = 0;
   /** Of its latest request. */
   weight = 1;
+  /** Written by its pool alone. A flow that runs for long may speak again after its record was forgotten. */
+  isKept = false;
+  readonly #pool: PoolRecord;
+  readonly #now: RecordTime;
+  /** Rings: of each of the latest starts how long it waited, and in which step it was. */
+  readonly #waitsMs: number[] = [];
+  readonly #waitSlots: number[] = [];
+  #waitsCount = 0;
+
+  constructor(tenantId: TenantId, pool: PoolRecord, now: RecordTime) {
+    this.tenantId = tenantId;
+    this.#pool = pool;
+    this.#now = now;
+  }
+
+  charged(units: number): void {
+    const record = this.isKept ? this : this.#pool.keptFor(this);
+    record.served.add(this.#now.slot, units);
+  }
+
+  started(weight: number, queueMs: number): void {
+    if (this.isKept) this.#start(weight, queueMs);
+    else this.#pool.keptFor(this).#start(weight, queueMs);
+  }
+
+  #start(weight: number, queueMs: number): void {
+    const { slot } = this.#now;
+    this.weight = weight;
+    this.starts.add(slot, 1);
+    const at = this.#waitsCount++ % waitsMax;
+    this.#waitsMs[at] = queueMs;
+    this.#waitSlots[at] = slot;
+  }
+
+  /** Of the starts of the last minute, shortest first. */
+  waitsMs(slot: number): readonly number[] {
+    return this.#waitsMs.filter((_, at) => slot - (this.#waitSlots[at] ?? 0) < slots).toSorted((left, right) => left - right);
+  }
 
   isForgotten(slot: number): boolean {
-    const windows = [this.served, this.starts, this.entitled, ...this.shed.values(), ...this.waitedFor.values()];
-    return windows.every((window) => window.isOver(slot));
+    if (!this.served.isOver(slot) || !this.starts.isOver(slot) || !this.entitled.isOver(slot)) return false;
+    return [...this.shed.values(), ...this.waitedFor.values()].every((window) => window.isOver(slot));
   }
 }
 
 type PoolTenant = PoolSnapshot['tenants'][number];
 
 class PoolRecord {
+  readonly #now: RecordTime;
   readonly #tenants = new Map<TenantId, TenantRecord>();
   /** Samples in which somebody waited, and the part of the permits in use in them. */
   readonly #saturated = new Window();
   readonly #busy = new Window();
 
+  constructor(now: RecordTime) {
+    this.#now = now;
+  }
+
   tenant(tenantId: TenantId): TenantRecord {
     const known = this.#tenants.get(tenantId);
     if (known !== undefined) return known;
-    const tenant = new TenantRecord();
-    if (this.#tenants.size >= tenantsPerPoolMax) this.#forgetOldest();
-    this.#tenants.set(tenantId, tenant);
+    const tenant = new TenantRecord(tenantId, this, this.#now);
+    this.#keep(tenant);
     return tenant;
   }
 
+  /** The record to write to in the place of one that was forgotten: another of its tenant, or itself again. */
+  keptFor(tenant: TenantRecord): TenantRecord {
+    const other = this.#tenants.get(tenant.tenantId);
+    if (other === undefined) this.#keep(tenant);
+    return other ?? tenant;
+  }
+
   sample(pool: PoolSnapshot, slot: number): void {
-    for (const [tenantId, tenant] of this.#tenants) if (tenant.isForgotten(slot)) this.#tenants.delete(tenantId);
+    for (const tenant of this.#tenants.values()) if (tenant.isForgotten(slot)) this.#forget(tenant);
     if (pool.queued === 0 || pool.capacity === 0) return;
     this.#saturated.add(slot, 1);
     this.#busy.add(slot, Math.min(1, pool.inFlight / pool.capacity));
@@ -211,21 +262,16 @@ class PoolRecord {
     }
   }
 
-  isForgotten(slot: number): boolean {
-    return this.#saturated.isOver(slot) && [...this.#tenants.values()].every((tenant) => tenant.isForgotten(slot));
-  }
-
   report(pool: PoolSnapshot, slot: number): PoolFairness {
     const samples = this.#saturated.sum(slot);
-    const served = new Map([...this.#tenants].map(([tenantId, tenant]) => [tenantId, tenant.served.sum(slot)]));
+    const served = new Map([...this.#tenants].map(([tenantId, tenant]) => [tenantId, tenant.served.sum(slot) / unitsPerCost]));
     const total = served.values().reduce((sum, each) => sum + Math.max(0, each), 0);
     const now = Map.groupBy(pool.tenants, ({ tenantId }) => tenantId);
     const ids = new Set([...this.#tenants.keys(), ...now.keys()]);
     const tenants = [...ids].map((tenantId): TenantFairness => {
       const record = this.tenant(tenantId);
       const flows = now.get(tenantId) ?? [];
-      const waits = record.waits.toSorted((left, right) => left - right);
-      const isRecent = record.starts.sum(slot) > 0;
+      const waitsMs = record.waitsMs(slot);
       return {
         tenantId,
         weight: flows[0]?.weight ?? record.weight,
@@ -236,8 +282,8 @@ class PoolRecord {
         servedCost: Math.max(0, served.get(tenantId) ?? 0),
         lagCost: sumOf(flows, ({ lagCost }) => lagCost),
         startedRequests: record.starts.sum(slot),
-        waitP50Ms: isRecent ? (waits[Math.floor(waits.length * 0.5)] ?? 0) : 0,
-        waitP99Ms: isRecent ? (waits[Math.floor(waits.length * 0.99)] ?? 0) : 0,
+        waitP50Ms: waitsMs[Math.floor(waitsMs.length * 0.5)] ?? 0,
+        waitP99Ms: waitsMs[Math.floor(waitsMs.length * 0.99)] ?? 0,
         shed: Object.fromEntries([...record.shed].map(([cause, window]) => [cause, window.sum(slot)]).filter(([, count]) => count !== 0)),
         waitedFor: [...record.waitedFor]
           .map(([other, window]) => ({ tenantId: other, ms: Math.round(window.sum(slot)) }))
@@ -256,9 +302,20 @@ class PoolRecord {
     };
   }
 
+  #keep(tenant: TenantRecord): void {
+    if (this.#tenants.size >= tenantsPerPoolMax) this.#forgetOldest();
+    this.#tenants.set(tenant.tenantId, tenant);
+    tenant.isKept = true;
+  }
+
   #forgetOldest(): void {
-    const [oldest] = this.#tenants.keys();
-    if (oldest !== undefined) this.#tenants.delete(oldest);
+    const [oldest] = this.#tenants.values();
+    if (oldest !== undefined) this.#forget(oldest);
+  }
+
+  #forget(tenant: TenantRecord): void {
+    this.#tenants.delete(tenant.tenantId);
+    tenant.isKept = false;
   }
 }
 

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { type Flow, FlowLevel } from './flow-level.ts';
 
 const openLevel = (debtorsMax = 100) =>
-  new FlowLevel<Flow>((key) => ({ key, queued: 0, inFlight: 0, virtualTime: 0, turn: 0, heapIndex: -1 }), debtorsMax);
+  new FlowLevel<Flow>((key) => ({ key, queued: 0, inFlight: 0, virtualTime: 0, turn: 0, heapIndex: -1, aheadUnits: 0 }), debtorsMax);
 
 function waiting(level: FlowLevel<Flow>, key: string): Flow {
   const flow = level.obtain(key);
@@ -51,4 +51,44 @@ test('n debtors are remembered, of n + 1 the oldest is not', () => {
     if (key === 'c') expect(level.flowCount).toBe(4);
   }
   expect(level.flowCount).toBe(4);
+});
+
+// Planted: a place ahead that lowers the floor of a refund, or is kept.
+test('a place ahead ends with the dispatch, and a refund meanwhile is exact', () => {
+  const level = openLevel();
+  const [steady, eager] = [waiting(level, 'steady'), waiting(level, 'eager')];
+  level.dispatch(eager, 1_000);
+  level.dispatch(steady, 4_000);
+  level.dispatch(eager, 2_000);
+  eager.queued = 0;
+  level.waiting.remove(eager);
+  level.startWaiting(eager, 5_000);
+  expect(level.waiting.first).toBe(eager);
+  level.charge(eager, -2_000, 4_000);
+  eager.queued = 1;
+  level.dispatch(eager, 300);
+  expect(eager.virtualTime).toBe(1_300);
+  level.waiting.remove(eager);
+  level.startWaiting(eager, 5_000);
+  level.stopWaiting(eager);
+  expect(eager.virtualTime).toBe(1_300);
+});
+
+// Planted: rebasing without the file.
+test('newcomers in file begin one behind the other, and those that leave make room', () => {
+  const level = openLevel();
+  const join = (key: string, units: number) => {
+    const flow = level.obtain(key);
+    level.joinFile(flow, units);
+    return flow;
+  };
+  const steady = waiting(level, 'steady');
+  expect([join('a', 100), join('b', 50)].map(({ virtualTime }) => virtualTime)).toEqual([0, 100]);
+  const left = join('c', 1_000);
+  level.leaveFile(left, 1_000);
+  expect(join('d', 10).virtualTime).toBe(150);
+  while (level.virtualTime < 2 ** 50) level.dispatch(steady, 2 ** 49);
+  level.dispatch(steady, 2 ** 49);
+  level.dispatch(steady, 1);
+  expect(join('e', 10).virtualTime).toBeLessThanOrEqual(level.virtualTime + 10);
 });

@@ -1,5 +1,6 @@
 import type { TenantId } from '../primitives/ids.ts';
 import type { WorkClass } from '../primitives/work-class.ts';
+import type { TenantWatcher } from './fairness-record.ts';
 import { type Flow, FlowLevel } from './flow-level.ts';
 
 /** A request as its flow links it. */
@@ -11,20 +12,28 @@ export interface Linked<Request> {
   readonly arrivedAtMs: number;
 }
 
-/** Third level. Its requests wait in order of arrival, linked through themselves: one that leaves from the middle costs O(1). */
-export class UserFlow<Request extends Linked<Request>> implements Flow {
+/** Fourth level. Its requests wait in order of arrival, linked through themselves: one that leaves from the middle costs O(1). */
+export class SessionFlow<Request extends Linked<Request>> implements Flow {
   readonly key: string;
+  readonly user: UserFlow<Request>;
   virtualTime = 0;
+  aheadUnits = 0;
   turn = 0;
   heapIndex = -1;
   queued = 0;
   inFlight = 0;
-  backlogUnits = 0;
+  /** Monotonic time of the latest end of a call, or since then up to which its debt has decayed; undefined for a new one. */
+  servedAtMs: number | undefined = undefined;
+  /** When it began to wait, a call of it ran or had finished a moment ago: it goes on with something that has begun. */
+  isGoingOn = false;
+  /** With how much it joined the file of new sessions; 0 once a request of it has started. */
+  joinedUnits = 0;
   oldest: Request | undefined = undefined;
   newest: Request | undefined = undefined;
 
-  constructor(key: string) {
+  constructor(key: string, user: UserFlow<Request>) {
     this.key = key;
+    this.user = user;
   }
 
   append(request: Request): void {
@@ -33,7 +42,6 @@ export class UserFlow<Request extends Linked<Request>> implements Flow {
     else this.newest.behind = request;
     this.newest = request;
     this.queued++;
-    this.backlogUnits += request.expectedUnits;
   }
 
   /** In its place by arrival: before all but those that came back as it does. */
@@ -50,7 +58,6 @@ export class UserFlow<Request extends Linked<Request>> implements Flow {
     else behind.before.behind = request;
     behind.before = request;
     this.queued++;
-    this.backlogUnits += request.expectedUnits;
   }
 
   remove(request: Request): void {
@@ -62,7 +69,31 @@ export class UserFlow<Request extends Linked<Request>> implements Flow {
     request.before = undefined;
     request.behind = undefined;
     this.queued--;
-    this.backlogUnits -= request.expectedUnits;
+  }
+}
+
+/** Sessions of one user that owe and have nothing here. */
+const sessionDebtorsMax = 32;
+
+/** Third level. Shares are computed over users first, so a user that invents sessions gains nothing by it. */
+export class UserFlow<Request extends Linked<Request>> implements Flow {
+  readonly key: string;
+  readonly tenant: TenantFlow<Request>;
+  virtualTime = 0;
+  aheadUnits = 0;
+  turn = 0;
+  heapIndex = -1;
+  queued = 0;
+  inFlight = 0;
+  backlogUnits = 0;
+  readonly sessions: FlowLevel<SessionFlow<Request>>;
+  /** Of sessions that found no place of their own: how many of their requests wait in the shared one. */
+  sharedWaiting: Map<string, number> | undefined = undefined;
+
+  constructor(key: string, tenant: TenantFlow<Request>) {
+    this.key = key;
+    this.tenant = tenant;
+    this.sessions = new FlowLevel((session: string) => new SessionFlow<Request>(session, this), sessionDebtorsMax);
   }
 }
 
@@ -72,7 +103,9 @@ const userDebtorsMax = 256;
 /** Second level. Shares are computed over tenants first, so a tenant that invents users gains nothing by it. */
 export class TenantFlow<Request extends Linked<Request>> implements Flow<TenantId> {
   readonly key: TenantId;
+  readonly work: ClassFlow<Request>;
   virtualTime = 0;
+  aheadUnits = 0;
   turn = 0;
   heapIndex = -1;
   queued = 0;
@@ -81,12 +114,20 @@ export class TenantFlow<Request extends Linked<Request>> implements Flow<TenantI
   queuedBytes = 0;
   /** Of the latest request, for estimates; each request is charged by the weight it came with. */
   weight = 1;
-  /** Written by `BacklogRanking` alone. */
+  /** Written by `BacklogRanking` alone: its rank, and the bytes per weight from which and below which it keeps it. */
   backlogRank = -1;
-  readonly users = new FlowLevel((user: string) => new UserFlow<Request>(user), userDebtorsMax);
+  backlogFrom = 0;
+  backlogTo = Number.MIN_VALUE;
+  /** Some of its users stand in places that several share. */
+  hasSharedPlaces = false;
+  readonly watcher: TenantWatcher;
+  readonly users: FlowLevel<UserFlow<Request>>;
 
-  constructor(key: TenantId) {
+  constructor(key: TenantId, work: ClassFlow<Request>, watcher: TenantWatcher) {
     this.key = key;
+    this.work = work;
+    this.watcher = watcher;
+    this.users = new FlowLevel((user: string) => new UserFlow<Request>(user, this), userDebtorsMax);
   }
 }
 
@@ -98,16 +139,18 @@ export class ClassFlow<Request extends Linked<Request>> implements Flow<WorkClas
   readonly key: WorkClass;
   readonly weight: number;
   virtualTime = 0;
+  aheadUnits = 0;
   turn = 0;
   heapIndex = -1;
   queued = 0;
   inFlight = 0;
   /** Of its tenants that wait. */
   weightWaiting = 0;
-  readonly tenants = new FlowLevel((tenant: TenantId) => new TenantFlow<Request>(tenant), tenantDebtorsMax);
+  readonly tenants: FlowLevel<TenantFlow<Request>, TenantId>;
 
-  constructor(key: WorkClass) {
+  constructor(key: WorkClass, watcherOf: (tenant: TenantId) => TenantWatcher) {
     this.key = key;
+    this.tenants = new FlowLevel((tenant: TenantId) => new TenantFlow<Request>(tenant, this, watcherOf(tenant)), tenantDebtorsMax);
     this.weight = key === 'interactive' ? 9 : 1;
   }
 

@@ -46,6 +46,11 @@ export function finalCost(rule: CostRule, actual: ActualTokens): number {
   return input - cachedTokenDiscount * cached + rule.outputTokenCost * saneTokens(actual.outputTokens);
 }
 
+/** What a request will cost if the prediction is right and nothing was cached. */
+export function expectedCost(rule: CostRule, { inputTokens, predictedOutputTokens }: Sized): number {
+  return saneTokens(inputTokens) + rule.outputTokenCost * saneTokens(predictedOutputTokens);
+}
+
 /** The cost as virtual time: whole units. Charging differences of it makes the sum of all charges exact, however they were cut. */
 export function unitsOf(cost: number, weight: number): number {
   return Math.round((cost * unitsPerCost) / weight);

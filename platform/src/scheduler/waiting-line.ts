@@ -52,7 +52,8 @@ export class WaitingLine {
 
   #weigh(request: FairRequest, bytes: number): void {
     this.#bytes += bytes;
-    request.tenant.queuedBytes += bytes;
-    this.ranking.update(request.tenant);
+    const { tenant } = request.session.user;
+    tenant.queuedBytes += bytes;
+    this.ranking.update(tenant);
   }
 }

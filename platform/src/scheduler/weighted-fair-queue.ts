@@ -3,7 +3,7 @@
  *
  * 1. A request that would wait longer than `waitMaxMs` by the pool's learned speed is refused on arrival: early, not after waiting.
  * 2. A tenant has at most `requestsPerTenantMax` requests waiting in a pool. Beyond that the newest of its user with the most makes room,
- *    so one user's script does not lock colleagues out.
+ *    so one user's script does not lock colleagues out; what begins a session before what goes on with one, so that runs that have begun come to an end.
  * 3. All that waits has at most `bytesMax` bytes. Beyond that the newest of the tenant with the longest queue for its weight makes room.
  * 4. Nothing starts after its deadline.
  */
@@ -13,8 +13,10 @@ import { type Random, systemRandom } from '../primitives/random.ts';
 import { FairPool } from './fair-pool.ts';
 import type { PoolSnapshot, Ticket } from './fair-queue.ts';
 import type { FairRequest } from './fair-request.ts';
-import type { QueueWatcher } from './fairness-record.ts';
-import type { TenantFlow, UserFlow } from './flow.ts';
+import type { QueueWatcher, TenantWatcher } from './fairness-record.ts';
+import type { SessionFlow, TenantFlow, UserFlow } from './flow.ts';
+import { findUser, sharedSessionPlace } from './flow-places.ts';
+import { Interactions } from './interactions.ts';
 import { QueueRefusal, QueueRefusals } from './refusals.ts';
 import { type CostRule, saneWeight } from './service-cost.ts';
 import { WaitingLine } from './waiting-line.ts';
@@ -31,7 +33,8 @@ export interface FairQueueOptions extends Partial<CostRule> {
   readonly watcher?: QueueWatcher;
 }
 
-const noWatcher: QueueWatcher = { charged: () => {}, started: () => {}, shed: () => {} };
+const untold: TenantWatcher = { charged: () => {}, started: () => {} };
+const noWatcher: QueueWatcher = { tenant: () => untold, shed: () => {} };
 const thetaDefault = 0.25;
 /** The usual ratio of prices; the VTC paper uses 2. */
 const outputTokenCostDefault = 4;
@@ -43,6 +46,7 @@ export class WeightedFairQueue {
   readonly #watcher: QueueWatcher;
   readonly #pools = new Map<string, FairPool>();
   readonly #line = new WaitingLine();
+  readonly #interactions = new Interactions();
   #mode: 'open' | 'closed' = 'open';
 
   constructor(options: FairQueueOptions) {
@@ -65,7 +69,7 @@ export class WeightedFairQueue {
     if (pool.isFree(ticket.workClass)) return pool.submit(ticket, nowMs);
     this.expire(nowMs);
     try {
-      this.#makeRoom(pool, ticket);
+      this.#makeRoom(pool, ticket, nowMs);
     } catch (error) {
       if (error instanceof QueueRefusal) this.#watcher.shed(ticket, error.shedCause);
       throw error;
@@ -79,10 +83,11 @@ export class WeightedFairQueue {
     for (;;) {
       const due = this.#line.oldest;
       if (due === undefined || due.arrivedAtMs + waitMaxMs > nowMs) return;
+      const { user } = due.session;
       const pool = this.#pools.get(due.ticket.poolId);
       const standsStillMs = pool?.standsStillMs() ?? 0;
       if (standsStillMs > 0) this.#refuse(due, this.#refusals.standsStill(standsStillMs));
-      else this.#refuse(due, this.#refusals.waitedTooLong(waitMaxMs, pool?.estimatedWaitMs(due.ticket)));
+      else this.#refuse(due, this.#refusals.waitedTooLong(waitMaxMs, pool?.estimatedWaitMs(due.ticket, user.tenant, user)));
     }
   }
 
@@ -105,8 +110,15 @@ export class WeightedFairQueue {
     let pool = this.#pools.get(poolId);
     if (pool === undefined) {
       const { clock } = this.#options;
-      const watcher = this.#watcher;
-      pool = new FairPool({ poolId, clock, rule: this.#rule, line: this.#line, watcher, expire: (nowMs) => this.expire(nowMs) });
+      pool = new FairPool({
+        poolId,
+        clock,
+        rule: this.#rule,
+        line: this.#line,
+        interactions: this.#interactions,
+        watcher: this.#watcher,
+        expire: (nowMs) => this.expire(nowMs),
+      });
       this.#pools.set(poolId, pool);
     }
     pool.setCapacity(permits, resumesInMs);
@@ -121,26 +133,22 @@ export class WeightedFairQueue {
     while (this.#line.oldest !== undefined) this.#refuse(this.#line.oldest, this.#refusals.shuttingDown());
   }
 
-  #makeRoom(pool: FairPool, ticket: Ticket): void {
+  #makeRoom(pool: FairPool, ticket: Ticket, nowMs: number): void {
     const { waitMaxMs, bytesMax } = this.#options;
     const standsStillMs = pool.standsStillMs();
     if (standsStillMs > waitMaxMs) throw this.#refusals.standsStill(standsStillMs);
-    const estimatedWaitMs = pool.estimatedWaitMs(ticket);
+    const tenant = pool.tenantOf(ticket);
+    const user = findUser(tenant, ticket.user);
+    const estimatedWaitMs = pool.estimatedWaitMs(ticket, tenant, user);
     if (ticket.bytes > bytesMax) throw this.#refusals.bytesFull(bytesMax, estimatedWaitMs);
     if (estimatedWaitMs !== undefined && estimatedWaitMs > waitMaxMs) throw this.#refusals.wouldWaitTooLong(estimatedWaitMs, waitMaxMs);
-    const tenant = pool.tenantOf(ticket);
-    if (tenant !== undefined) this.#makeRoomInTenant(tenant, ticket, estimatedWaitMs);
+    if (tenant !== undefined && tenant.queued >= this.#options.requestsPerTenantMax) {
+      const error = this.#refusals.tenantQueueFull(tenant.queued, this.#options.requestsPerTenantMax, estimatedWaitMs);
+      const victim = victimInTenant(tenant, { own: user, goesOn: pool.goesOn(ticket, user, nowMs) });
+      if (victim === undefined) throw error;
+      this.#refuse(victim, error);
+    }
     this.#makeRoomInMemory(tenant, ticket, estimatedWaitMs);
-  }
-
-  #makeRoomInTenant(tenant: TenantFlow<FairRequest>, ticket: Ticket, estimatedWaitMs: number | undefined): void {
-    const { requestsPerTenantMax } = this.#options;
-    if (tenant.queued < requestsPerTenantMax) return;
-    const error = this.#refusals.tenantQueueFull(tenant.queued, requestsPerTenantMax, estimatedWaitMs);
-    const own = tenant.users.find(ticket.user)?.queued ?? 0;
-    const longest = longestUserOf(tenant);
-    if (longest?.newest === undefined || longest.queued <= own + 1) throw error;
-    this.#refuse(longest.newest, error);
   }
 
   /** `tenant` is the arriving request's, if it is known. */
@@ -151,7 +159,8 @@ export class WeightedFairQueue {
       const longest = this.#line.ranking.longest();
       const ownBytesPerWeight = ((tenant?.queuedBytes ?? 0) + ticket.bytes) / saneWeight(ticket.weight);
       if (longest === undefined || longest.queuedBytes / longest.weight <= ownBytesPerWeight) throw error;
-      const victim = longestUserOf(longest)?.newest;
+      const user = longestOf<UserFlow<FairRequest>>(longest.users.waiting.members());
+      const victim = user && newestOf(user);
       assert(victim !== undefined, 'a tenant with queued bytes has a queued request');
       this.#refuse(victim, error);
     }
@@ -165,11 +174,34 @@ export class WeightedFairQueue {
   }
 }
 
-/** Asked only when a bound is reached; a tenant has at most `requestsPerTenantMax` users waiting. */
-function longestUserOf(tenant: TenantFlow<FairRequest>): UserFlow<FairRequest> | undefined {
-  let longest: UserFlow<FairRequest> | undefined;
-  for (const user of tenant.users.waiting.members()) {
-    if (longest === undefined || user.queued > longest.queued) longest = user;
+/** What makes room for a request of the user `own`; undefined: the request itself must go. */
+function victimInTenant(
+  tenant: TenantFlow<FairRequest>,
+  { own, goesOn }: { readonly own: UserFlow<FairRequest> | undefined; readonly goesOn: boolean },
+): FairRequest | undefined {
+  const longest = longestOf<UserFlow<FairRequest>>(tenant.users.waiting.members());
+  if (longest !== undefined && longest.queued > (own?.queued ?? 0) + 1) return newestOf(longest);
+  // Of the same user: the tables cannot turn, because what goes on never makes room for what begins.
+  return goesOn && own !== undefined ? newestBeginning(own) : undefined;
+}
+
+/** One that begins a session, if there is any. */
+function newestOf(user: UserFlow<FairRequest>): FairRequest | undefined {
+  return newestBeginning(user) ?? longestOf<SessionFlow<FairRequest>>(user.sessions.waiting.members())?.newest;
+}
+
+function newestBeginning({ sessions }: UserFlow<FairRequest>): FairRequest | undefined {
+  let newest: FairRequest | undefined;
+  for (const session of sessions.waiting.members()) {
+    const isBeginning = !session.isGoingOn && (session.inFlight === 0 || session.key === sharedSessionPlace);
+    if (isBeginning && session.newest !== undefined && session.newest.arrivedAtMs >= (newest?.arrivedAtMs ?? 0)) newest = session.newest;
   }
+  return newest;
+}
+
+/** Asked only when a bound is reached; a tenant has at most `requestsPerTenantMax` users waiting, a user 257 sessions. */
+function longestOf<Member extends { readonly queued: number }>(flows: readonly Member[]): Member | undefined {
+  let longest: Member | undefined;
+  for (const flow of flows) if (longest === undefined || flow.queued > longest.queued) longest = flow;
   return longest;
 }

@@ -117,4 +117,29 @@ describe('the record of the queue', () => {
     const total = Array.from({ length: 30 }, (_, index) => index + 4 * 3 * index).reduce((sum, cost) => sum + cost, 0);
     expect(tenantOf(reportOf(simulation), 'acme').servedCost).toBeCloseTo(total, 3);
   });
+
+  // Planted: keeping waits for as long as nothing newer pushes them out.
+  it('forgets waits of a minute ago while its tenant goes on', async () => {
+    const simulation = new Simulation({ capacity: 1 });
+    for (let count = 0; count < 20; count++) simulation.arrive(0, job('acme'));
+    for (let atMs = 30_000; atMs < 110_000; atMs += 2_000) simulation.arrive(atMs, job('acme', { output: 10 }));
+    await runSampled(simulation, 40_000);
+    expect(tenantOf(reportOf(simulation), 'acme').waitP99Ms).toBeGreaterThan(15_000);
+    await runSampled(simulation, 110_000);
+    expect(tenantOf(reportOf(simulation), 'acme').waitP99Ms).toBe(0);
+  });
+
+  // Planted: a flow that goes on writing to a record that was forgotten; two flows of a tenant that write to two.
+  it('counts a request that ran for longer than the window, and both classes of its tenant as one', async () => {
+    const simulation = new Simulation({ capacity: 8, chunkTokens: 20_000 });
+    simulation.arrive(0, job('acme', { output: 10_000, predicted: 1 }));
+    simulation.arrive(0, job('acme', { output: 9_990, predicted: 1, workClass: 'batch' }));
+    await runSampled(simulation, 95_000);
+    expect(reportOf(simulation).tenants).toMatchObject([{ inFlight: 2, servedCost: 0 }]);
+    simulation.arrive(96_000, job('acme', { output: 1, workClass: 'batch' }));
+    await runSampled(simulation, 101_000);
+    expect(reportOf(simulation).tenants).toHaveLength(1);
+    // Input and theta's part of the prediction were charged a minute ago.
+    expect(tenantOf(reportOf(simulation), 'acme').servedCost).toBeCloseTo(4 * 19_990 - 2 + 104, 3);
+  });
 });

@@ -14,6 +14,7 @@ import { MemoryFairQueue } from '../../src/scheduler/memory-fair-queue.ts';
 export interface Job {
   readonly tenant: string;
   readonly user?: string;
+  readonly session?: string | undefined;
   readonly weight?: number;
   readonly workClass?: WorkClass;
   readonly input: number;
@@ -223,6 +224,7 @@ export function ticketOf(job: Job): Ticket {
     poolId: 'pool',
     tenantId: tenantNamed(job.tenant),
     user: job.user ?? 'user',
+    session: job.session,
     weight: job.weight ?? 1,
     inputTokens: job.input,
     workClass: job.workClass ?? 'interactive',
