@@ -8,6 +8,8 @@ export interface InferenceCall {
   readonly requestId: string;
   /** As the client names it. */
   readonly sessionId?: string | undefined;
+  /** What tells one conversation of the caller from another in the queue when the client names no session. No limit is counted by it. */
+  readonly conversationId?: string | undefined;
   readonly endpoint: UsageEvent['endpoint'];
   /** OpenAI body of the endpoint, validated. */
   readonly body: Readonly<Record<string, unknown>>;

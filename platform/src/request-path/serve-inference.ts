@@ -111,6 +111,7 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
       poolId: route.poolId,
       tenantId: scope.tenantId,
       user: caller.user,
+      session: caller.session ?? call.conversationId,
       workClass: 'interactive',
       weight: scope.policy.weight,
       inputTokens,

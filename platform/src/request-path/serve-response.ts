@@ -72,31 +72,37 @@ interface Prepared {
 
 async function prepare(parts: ResponseParts, call: ResponseCall): Promise<Prepared> {
   const { scope, request, requestId, sessionId, signal } = call;
-  const history = await historyOf(scope, request);
+  const chain = await chainOf(scope, request);
+  const responseId = parts.ids.next('resp_');
   const found = await searchFiles(parts, call);
   const context = found === undefined ? undefined : assembleContext(scope, found.chunks, parts.contextTokensMax);
   const transcript = new ResponseTranscript({
-    responseId: parts.ids.next('resp_'),
+    responseId,
     createdAtSeconds: Math.floor(parts.clock.nowMs() / 1_000),
     request,
     nextId: (prefix) => parts.ids.next(prefix),
   });
   transcript.begin();
   if (found !== undefined) transcript.fileSearch(found.queries, found.chunks.map(searchResult));
-  const body = chatBodyOf(request, history, context?.systemMessage);
-  return { transcript, context, inference: { scope, requestId, sessionId, signal, endpoint: 'responses', body } };
+  const body = chatBodyOf(request, itemsOf(chain), context?.systemMessage);
+  // The whole conversation has the id of its first response. No header has a space in it.
+  const conversationId = `conversation ${chain[0]?.id ?? responseId}`;
+  return { transcript, context, inference: { scope, requestId, sessionId, conversationId, signal, endpoint: 'responses', body } };
 }
 
-/** Items of the conversation so far: each earlier turn's input, then its output. */
-async function historyOf(scope: TenantScope, request: ResponseRequest): Promise<readonly JsonRecord[]> {
-  if (request.previousResponseId === null) return [];
-  const chain = await scope.responses.chain(request.previousResponseId);
-  if (chain === undefined) {
-    throw new BulkheadError('not_found', `Previous response with id ${quoteInput(request.previousResponseId)} not found.`, {
-      param: 'previous_response_id',
-    });
-  }
-  return chain.flatMap((turn) => [...turn.inputItems, ...((turn.response['output'] ?? []) as readonly JsonRecord[])]);
+/** The conversation so far, oldest response first. */
+async function chainOf(scope: TenantScope, { previousResponseId }: ResponseRequest): Promise<readonly StoredResponse[]> {
+  if (previousResponseId === null) return [];
+  const chain = await scope.responses.chain(previousResponseId);
+  if (chain !== undefined) return chain;
+  throw new BulkheadError('not_found', `Previous response with id ${quoteInput(previousResponseId)} not found.`, {
+    param: 'previous_response_id',
+  });
+}
+
+/** Each earlier turn's input, then its output. */
+function itemsOf(chain: readonly StoredResponse[]): readonly JsonRecord[] {
+  return chain.flatMap(({ inputItems, response }) => [...inputItems, ...((response['output'] ?? []) as readonly JsonRecord[])]);
 }
 
 async function searchFiles(parts: ResponseParts, call: ResponseCall) {

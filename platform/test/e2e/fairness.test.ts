@@ -67,7 +67,10 @@ afterAll(() => bulkhead[Symbol.asyncDispose]());
 
 describe('the fairness report', () => {
   it('shows a flood, that the quiet tenant does not notice it, and whom it waited for', async () => {
-    const flood = Array.from({ length: 120 }, () => chat('noisy', 60));
+    // Half of it under names of its own for each request.
+    const flood = Array.from({ length: 120 }, (_, index) =>
+      chat('noisy', 60, index % 2 === 0 ? {} : { 'x-session-id': `minted-${index}` }),
+    );
     await wait(500);
     const quiet: number[] = [];
     for (let count = 0; count < 6; count++) {
@@ -121,5 +124,38 @@ describe('the fairness report', () => {
       expect((await chat('quiet', 5, { [header]: '1000000' })).status).toBe(200);
     }
     expect(await weight('quiet')).toMatchObject({ weight: 1 });
+  });
+
+  // Planted: a ticket without the session; a ticket without the conversation.
+  it('lets a run and a conversation go on beside a script of the same key', async () => {
+    const respond = (previous: string | null) =>
+      fetch(`${bulkhead.baseUrl}/v1/responses`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${keys.get('quiet')}`, 'content-type': 'application/json' },
+        body: JSON.stringify({ model: 'chat', input: 'Go on.', max_output_tokens: 16, previous_response_id: previous }),
+      });
+    const queueMsOf = async (asked: Promise<Response>) => {
+      const answer = await asked;
+      await answer.arrayBuffer();
+      expect(answer.status).toBe(200);
+      return Number(answer.headers.get('x-bulkhead-queue-ms'));
+    };
+    const begunRun = async () => {
+      await queueMsOf(chat('quiet', 5, { 'x-session-id': 'run' }));
+      return () => chat('quiet', 5, { 'x-session-id': 'run' });
+    };
+    const begunConversation = async () => {
+      const { id } = (await (await respond(null)).json()) as { readonly id: string };
+      return () => respond(id);
+    };
+    for (const begun of [begunRun, begunConversation]) {
+      const next = await begun();
+      const others = Array.from({ length: 60 }, () => queueMsOf(chat('quiet', 60)));
+      await wait(150);
+      const nextMs = await queueMsOf(next());
+      const othersMs = (await Promise.all(others)).toSorted((left, right) => left - right);
+      // In order of arrival it would wait about as long as the last of them.
+      expect(nextMs).toBeLessThan((othersMs.at(-1) ?? 0) / 3);
+    }
   });
 });
