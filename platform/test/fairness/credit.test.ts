@@ -95,6 +95,19 @@ describe('a tenant that comes back', () => {
     expect(Math.abs(afterAborts - plain)).toBeLessThanOrEqual(4);
     expect(Math.abs(afterFailures - plain)).toBeLessThanOrEqual(4);
   });
+
+  // Planted: charging less, or more, for each refusal.
+  it('has neither credit nor debt from requests that were shed (invariant 15)', async () => {
+    const simulation = new Simulation({ capacity: 4, requestsPerTenantMax: 8, chunkTokens: 50 });
+    const untilMs = 120_000;
+    simulation.flood({ fromMs: 0, untilMs, depth: 12 }, () => ({ ...job, tenant: 'steady' }));
+    simulation.flood({ fromMs: 0, untilMs, depth: 12 }, () => ({ ...job, tenant: 'returning' }));
+    for (let atMs = 100; atMs < 60_000; atMs += 50) simulation.arrive(atMs, { ...job, tenant: 'returning' });
+    await simulation.run(untilMs);
+    expect(simulation.refused.length).toBeGreaterThan(500);
+    expect(Math.abs(shareOf(simulation, 'returning', 61_000, 60) - 30)).toBeLessThanOrEqual(2);
+    expect(Math.abs(shareOf(simulation, 'returning', 0, 400) - 200)).toBeLessThanOrEqual(6);
+  });
 });
 
 describe('a charge', () => {

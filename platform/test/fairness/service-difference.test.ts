@@ -3,6 +3,7 @@
  */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { seededRandom } from '../../src/primitives/random.ts';
 import { costOf, type Job, msPerCost, Simulation } from './simulation.ts';
 
 const theta = fc.constantFrom(0, 0.25, 0.5, 1);
@@ -84,6 +85,44 @@ describe('two tenants with work waiting', () => {
         }
       }),
       { numRuns: 5 },
+    );
+  });
+
+  // Planted: a weight's square root; the prediction never replaced by what was used.
+  it('stay within a hundredth of their weights from a thousand requests on, whatever the sizes and predictions (invariant 16)', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.constantFrom(1, 2, 4, 0.5), { minLength: 2, maxLength: 3 }),
+        theta,
+        fc.nat(),
+        async (weightsOf, part, seed) => {
+          const random = seededRandom(seed);
+          const upTo = (max: number) => 1 + Math.floor(random.next() * max);
+          const simulation = new Simulation({ capacity: 2, theta: part, chunkTokens: 200 });
+          const untilMs = 2_000_000;
+          for (const [index, weight] of weightsOf.entries()) {
+            const next = () => ({ tenant: `t${index}`, weight, input: upTo(1_000), output: upTo(100), predicted: upTo(300) });
+            simulation.flood({ fromMs: 0, untilMs, depth: 6 }, next);
+          }
+          await simulation.run(untilMs);
+          const weights = weightsOf.reduce((sum, weight) => sum + weight, 0);
+          const costMax = costOf({ input: 1_000, output: 100 });
+          const service = weightsOf.map(() => 0);
+          let total = 0;
+          let worst = 0;
+          for (const { job, cost } of simulation.served) {
+            const tenant = Number(job.tenant.slice(1));
+            service[tenant] = (service[tenant] ?? 0) + cost;
+            total += cost;
+            if (total < 1_000 * costMax) continue;
+            for (const [index, weight] of weightsOf.entries())
+              worst = Math.max(worst, Math.abs((service[index] ?? 0) / total - weight / weights));
+          }
+          expect(total).toBeGreaterThan(1_000 * costMax);
+          expect(worst).toBeLessThan(0.01);
+        },
+      ),
+      { numRuns: 4 },
     );
   });
 
