@@ -95,6 +95,6 @@ function report(): void {
   if (!values['write-docs']) return;
   writeResults('scheduler', facts, results);
   const intro =
-    '64 permits, 4 users a tenant, every user with work waiting; median of the rounds. Limits: two scopes of two rates and a concurrency.';
+    '64 permits, 4 users a tenant, every user with a session that has work waiting, and the record of shares on; median of the rounds. Limits: two scopes of two rates and a concurrency.';
   writeDocsSection('scheduler', `## Fair queue and limits\n\n${machineLine(facts)}\n\n${intro}\n\n${text}\n\n${memory}`);
 }

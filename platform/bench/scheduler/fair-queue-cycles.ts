@@ -1,11 +1,12 @@
 /**
- * A saturated pool in a closed loop: every user of every tenant has requests waiting; one cycle ends a running request, which picks, charges and
+ * A saturated pool in a closed loop: every user of every tenant has a session with requests waiting; one cycle ends a running request, which picks, charges and
  * starts the next, and queues another one in its place.
  */
 import { systemClock } from '../../src/primitives/clock.ts';
 import { parseTenantId, type TenantId } from '../../src/primitives/ids.ts';
 import type { Permit, Ticket } from '../../src/scheduler/fair-queue.ts';
 import type { Waiter } from '../../src/scheduler/fair-request.ts';
+import { FairnessRecord } from '../../src/scheduler/fairness-record.ts';
 import { MemoryFairQueue } from '../../src/scheduler/memory-fair-queue.ts';
 import { WeightedFairQueue } from '../../src/scheduler/weighted-fair-queue.ts';
 import { liveHeapBytes, type Pace, paceOf, summary } from './stopwatch.ts';
@@ -20,6 +21,7 @@ function ticketsOf(tenants: number): readonly Ticket[] {
     poolId: 'pool',
     tenantId: tenantNamed(`tenant-${index % tenants}`),
     user: `user-${Math.floor(index / tenants)}`,
+    session: `session-${Math.floor(index / tenants)}`,
     weight: [1, 4, 8][index % 3] ?? 1,
     inputTokens: 100 + (index % 50),
     workClass: 'interactive',
@@ -34,9 +36,13 @@ function tenantNamed(name: string): TenantId {
   return id;
 }
 
-/** The algorithm alone: no promises, no abort signals. */
+/** Cycles between two samples of the record; more than four a second. */
+const sampleCycles = 50_000;
+
+/** The algorithm alone, with its record: no promises, no abort signals. */
 export function measureAlgorithm(tenants: number, durationMs: number): Pace {
-  const queue = new WeightedFairQueue(bounds);
+  using record: FairnessRecord = new FairnessRecord(systemClock, () => queue.snapshot());
+  const queue: WeightedFairQueue = new WeightedFairQueue({ ...bounds, watcher: record });
   queue.setCapacity('pool', permits);
   const running: Permit[] = [];
   let next = 0;
@@ -60,13 +66,15 @@ export function measureAlgorithm(tenants: number, durationMs: number): Pace {
   return paceOf(() => {
     next = (next + 1) % permits;
     submit(at(tickets, arrived++ % tickets.length));
+    if (arrived % sampleCycles === 0) record.sample();
     at(running, next).finish(actual);
   }, durationMs);
 }
 
-/** Through the port: a promise, an abort signal and the deadline timer for each request that waits. */
+/** Through the port, as it is wired in a server: a promise, an abort signal and the deadline timer for each request that waits, and the record. */
 export async function measureDoor(tenants: number, durationMs: number): Promise<Pace> {
-  const queue = new MemoryFairQueue(bounds);
+  using record: FairnessRecord = new FairnessRecord(systemClock, () => queue.snapshot());
+  const queue: MemoryFairQueue = new MemoryFairQueue({ ...bounds, watcher: record });
   queue.setCapacity('pool', permits);
   const tickets = ticketsOf(tenants);
   const untilMs = performance.now() + durationMs;
