@@ -29,12 +29,11 @@ export class Interactions {
     let sessions = this.#current.get(tenantId);
     if (sessions === undefined) {
       sessions = new Map();
-      makeRoom(this.#current, tenantsMax);
       this.#current.set(tenantId, sessions);
+      dropFirst(this.#current, tenantsMax);
     }
-    const name = nameOf(user, session);
-    if (!sessions.has(name)) makeRoom(sessions, sessionsPerTenantMax);
-    sessions.set(name, nowMs);
+    sessions.set(nameOf(user, session), nowMs);
+    dropFirst(sessions, sessionsPerTenantMax);
   }
 
   goesOn({ tenantId, user, session }: Ticket, nowMs: number): boolean {
@@ -61,9 +60,9 @@ function nameOf(user: string, session: string): string {
   return `${user.length}.${user}${session}`;
 }
 
-/** For one more: the first to come is the first to go. */
-function makeRoom<Key>(map: Map<Key, unknown>, sizeMax: number): void {
-  if (map.size < sizeMax) return;
+/** The first to come is the first to go. */
+function dropFirst<Key>(map: Map<Key, unknown>, sizeMax: number): void {
+  if (map.size <= sizeMax) return;
   const [first] = map.keys();
   if (first !== undefined) map.delete(first);
 }
