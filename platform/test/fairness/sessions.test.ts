@@ -358,7 +358,7 @@ describe('names', () => {
       const leaving = new AbortController();
       const ended: Promise<void>[] = [];
       for (let index = 0; index < max; index++)
-        ended.push(acquire(jobOf(`n${index}`), `n${index}`, index < 20 ? leaving.signal : noSignal));
+        ended.push(acquire(jobOf(`n${index}`), `n${index}`, index < 100 ? leaving.signal : noSignal));
       // As many in each shared place that the oldest of them is not the next to start.
       for (let index = 0; index < 200; index++) ended.push(acquire(jobOf(`late${index}`), `late${index} 0`));
       leaving.abort();
