@@ -62,14 +62,14 @@ test('a place ahead ends with the dispatch, and a refund meanwhile is exact', ()
   level.dispatch(eager, 2_000);
   eager.queued = 0;
   level.waiting.remove(eager);
-  level.startWaiting(eager, 5_000);
+  level.startWaiting(eager, 'first', 5_000);
   expect(level.waiting.first).toBe(eager);
   level.charge(eager, -2_000, 4_000);
   eager.queued = 1;
   level.dispatch(eager, 300);
   expect(eager.virtualTime).toBe(1_300);
   level.waiting.remove(eager);
-  level.startWaiting(eager, 5_000);
+  level.startWaiting(eager, 'first', 5_000);
   level.stopWaiting(eager);
   expect(eager.virtualTime).toBe(1_300);
 });
