@@ -45,6 +45,18 @@ export const plantedFaults: readonly PlantedFault[] = [
     files: { 'platform/src/adapters/memory/a.ts': importing('../postgres/b.ts'), 'platform/src/adapters/postgres/b.ts': value },
   },
   {
+    fault: 'what the adapters share imports an adapter',
+    tool: 'boundaries',
+    complaint: /upstream-imports-only-below/,
+    files: { 'platform/src/upstream/a.ts': importing('../adapters/memory/b.ts'), 'platform/src/adapters/memory/b.ts': value },
+  },
+  {
+    fault: 'a stage calls a provider without an adapter',
+    tool: 'boundaries',
+    complaint: /only-adapters-call-upstream/,
+    files: { 'platform/src/inference/a.ts': importing('../upstream/b.ts'), 'platform/src/upstream/b.ts': value },
+  },
+  {
     fault: 'the request path imports the gateway',
     tool: 'boundaries',
     complaint: /request-path-and-audit-import-only-below/,

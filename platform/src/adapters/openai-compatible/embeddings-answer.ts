@@ -3,7 +3,7 @@ import { embeddingInputs } from '../../inference/embedding-input.ts';
 import type { Completion } from '../../inference/provider.ts';
 import { decodeFloat32, encodeFloat32 } from '../../primitives/float32-base64.ts';
 import { extractUsage } from '../../primitives/token-usage.ts';
-import { parseObject } from './completion-stream.ts';
+import { parseObject } from '../../upstream/json-object.ts';
 
 type Body = Readonly<Record<string, unknown>>;
 

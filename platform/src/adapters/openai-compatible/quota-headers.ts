@@ -3,7 +3,7 @@
  * `1s`, `6m0s`, `12ms`. What cannot be read is as if it were not there: the numbers are a help and no contract.
  */
 import type { QuotaLevel, QuotaReport } from '../../inference/provider.ts';
-import type { UpstreamHead } from './upstream-head.ts';
+import type { UpstreamHead } from '../../upstream/upstream-head.ts';
 
 type Headers = UpstreamHead['headers'];
 

@@ -1,5 +1,5 @@
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
-import { BulkheadError } from '../../errors/bulkhead-error.ts';
+import { BulkheadError } from '../errors/bulkhead-error.ts';
 
 /** One event, and also what may come between two of them: comments, empty lines, unknown fields. A longer silence of sense is a flood. */
 export const bytesWithoutEventMax = 1_048_576;
