@@ -184,7 +184,7 @@ describe('a deployment is chosen', () => {
     const { source } = await inference.embed(routeOf(inference, 'm'), { ...call, cacheSalt: 's' }, signal);
     expect(source).toEqual({ provider: 'b', upstreamModel: 'real-name' });
     const { body, requestId } = call;
-    expect(b.calls).toEqual([{ body, requestId, cacheSalt: 's', upstreamModel: 'real-name' }]);
+    expect(b.calls).toEqual([{ body, requestId, cacheSalt: 's', upstreamModel: 'real-name', outputTokensMax: 16_384 }]);
   });
 
   test('by how the prompt begins, while it is not busier than the others', async () => {

@@ -28,7 +28,7 @@ export interface ModelRoute {
   readonly deployments: readonly Deployment[];
 }
 
-export interface RoutedCall extends Omit<ProviderCall, 'upstreamModel'> {
+export interface RoutedCall extends Omit<ProviderCall, 'upstreamModel' | 'outputTokensMax'> {
   /** What it is expected to take of the provider's limits. */
   readonly size: CallSize;
   /** Gives the caller's permit back and waits for another, before those who came later. */
@@ -110,28 +110,32 @@ export function createInference(options: InferenceOptions): Inference {
   };
 }
 
-async function answerWhole(method: 'complete' | 'embed', placement: Placement, call: RoutedCall): Promise<RoutedCompletion> {
+interface Routing extends Placement {
+  readonly model: ModelConfig;
+}
+
+async function answerWhole(method: 'complete' | 'embed', placement: Routing, call: RoutedCall): Promise<RoutedCompletion> {
   return withFailover(placement, async (deployment, held) => {
     using slot = held;
-    const completion = await deployment.provider[method](callOf(call, deployment), placement.signal);
+    const completion = await deployment.provider[method](callOf(call, deployment, placement), placement.signal);
     if (completion.usage !== undefined) slot.used = completion.usage;
     deployment.answered(slot, completion);
     return { completion, source: sourceOf(deployment) };
   });
 }
 
-async function answerStream(placement: Placement, call: RoutedCall, clock: Clock): Promise<RoutedStream> {
+async function answerStream(placement: Routing, call: RoutedCall, clock: Clock): Promise<RoutedStream> {
   return withFailover(placement, async (deployment: Deployment, slot: DeploymentSlot) => {
     const sentAtMs = clock.monotonicMs();
-    const stream = await deployment.provider.stream(callOf(call, deployment), placement.signal);
+    const stream = await deployment.provider.stream(callOf(call, deployment, placement), placement.signal);
     const leased = await LeasedStream.open(stream, slot);
     deployment.answered(slot, { quota: stream.quota, firstEventMs: clock.monotonicMs() - sentAtMs });
     return { stream: leased, source: sourceOf(deployment) };
   });
 }
 
-function callOf({ body, requestId, cacheSalt }: RoutedCall, { upstreamModel }: Deployment): ProviderCall {
-  return { body, requestId, cacheSalt, upstreamModel };
+function callOf({ body, requestId, cacheSalt }: RoutedCall, { upstreamModel }: Deployment, { model }: Routing): ProviderCall {
+  return { body, requestId, cacheSalt, upstreamModel, outputTokensMax: model.outputTokensMax };
 }
 
 function sourceOf(deployment: Deployment): AnswerSource {

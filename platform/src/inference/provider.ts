@@ -1,6 +1,7 @@
 /**
- * Port: a model provider, stateless. Bodies are OpenAI chat-completion and embedding objects; whatever we do not know passes
- * through untouched. A provider never sees a tenant, only an opaque per-tenant cache salt.
+ * Port: a model provider, stateless. Bodies are OpenAI chat-completion and embedding objects. To a provider of that dialect whatever we do
+ * not know passes through untouched; an adapter that translates refuses what it cannot say. A provider never sees a tenant, only an opaque
+ * per-tenant cache salt.
  */
 import { BulkheadError, type BulkheadErrorOptions } from '../errors/bulkhead-error.ts';
 import type { ErrorCode } from '../errors/catalogue.ts';
@@ -51,15 +52,17 @@ export class UpstreamRefusal extends BulkheadError {
 export interface ProviderCall {
   /** The provider's own name of the model. */
   readonly upstreamModel: string;
-  /** Parsed request body; the provider replaces `model` and asks for usage, and changes nothing else. Never mutated. */
+  /** Parsed request body; a provider of OpenAI's dialect replaces `model` and asks for usage, and changes nothing else. Never mutated. */
   readonly body: Readonly<Record<string, unknown>>;
   readonly requestId: string;
   /** Opaque per tenant: an upstream cache that is keyed by it can tell no tenant about another. Absent means: use no cache. */
   readonly cacheSalt?: string | undefined;
+  /** The model's longest answer, for a provider that demands a limit. */
+  readonly outputTokensMax?: number | undefined;
 }
 
 export interface Completion {
-  /** The upstream's JSON, byte for byte. */
+  /** The upstream's JSON, byte for byte, or what it was translated to. */
   readonly body: Buffer;
   readonly parsed: Readonly<Record<string, unknown>>;
   /** Absent when the upstream reported none; the caller counts then and marks the event estimated. */
@@ -85,11 +88,17 @@ export interface CompletionStream extends AsyncDisposable {
 
 export interface Provider {
   readonly id: string;
-  /** Throws `upstream_*` errors (never with the upstream's key or its raw text), or the signal's reason. Abort reaches the upstream within 1 s. */
+  /**
+   * Throws `upstream_*` errors (never with the upstream's key or its raw text), `unsupported_parameter` or `invalid_value` for a body that
+   * the provider's dialect cannot say, or the signal's reason. Abort reaches the upstream within 1 s.
+   */
   complete(call: ProviderCall, signal: AbortSignal): Promise<Completion>;
   /** Resolves when response headers are there. Usage is always requested upstream; the caller strips it if the client did not ask. */
   stream(call: ProviderCall, signal: AbortSignal): Promise<CompletionStream>;
-  /** `body.input` etc. as OpenAI's embeddings endpoint takes them; always asks for floats or base64 as `body.encoding_format` says. */
+  /**
+   * `body.input` etc. as OpenAI's embeddings endpoint takes them; always asks for floats or base64 as `body.encoding_format` says.
+   * A provider without embeddings throws `upstream_misconfigured`.
+   */
   embed(call: ProviderCall, signal: AbortSignal): Promise<Completion>;
   close(): Promise<void>;
 }
