@@ -1,6 +1,7 @@
 /** Configured models and providers, with the built-in embedding stand-in beside them. */
 
 import { readFileSync } from 'node:fs';
+import { AnthropicProvider } from '../adapters/anthropic/anthropic-provider.ts';
 import { HashedEmbedder } from '../adapters/hashed-embedder/hashed-embedder.ts';
 import { OpenAiCompatibleProvider } from '../adapters/openai-compatible/openai-compatible-provider.ts';
 import { SimulatedProvider } from '../adapters/simulated/simulated-provider.ts';
@@ -38,6 +39,8 @@ function openProvider(provider: ProviderConfig, clock: Clock, ids: IdSource): Pr
   switch (provider.kind) {
     case 'openai-compatible':
       return new OpenAiCompatibleProvider(provider, clock);
+    case 'anthropic':
+      return new AnthropicProvider(provider, clock);
     case 'simulated':
       return new SimulatedProvider(provider, { clock, ids });
     default:

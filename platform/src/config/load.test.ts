@@ -41,6 +41,19 @@ describe('loadConfig', () => {
     expect(load(withProvider, { OPENAI_API_KEY: 'sk-1' }).demo).toBe(false);
   });
 
+  it('knows where Anthropic is, and that it has no embeddings', () => {
+    const withModel = (kind: string) => `
+auth: { adminToken: 0123456789abcdef }
+providers: [ { id: claude, kind: anthropic, apiKey: sk-ant-1 } ]
+models: [ { id: m, kind: ${kind}, deployments: [ { provider: claude, model: claude-x } ] } ]
+`;
+    const [provider] = load(withModel('chat')).config.providers;
+    expect(provider).toMatchObject({ baseUrl: 'https://api.anthropic.com', promptCache: false, headersTimeoutMs: 60_000 });
+    expect(mistakesOf(withModel('embedding'))).toEqual([
+      'models.0.deployments.0.provider: claude is of kind anthropic, which has no embeddings',
+    ]);
+  });
+
   it('takes PORT, HOST, BULKHEAD_DATA_DIR and the two URLs from the environment', () => {
     const { config, cwd } = load(undefined, {
       PORT: '8081',

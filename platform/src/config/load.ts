@@ -147,6 +147,7 @@ function contradictions(config: Config, demo: boolean): string[] {
     ...duplicates(config.tenants, 'tenants'),
     ...issuerTwins(config),
     ...unknownReferences(config),
+    ...embeddingProviderMistakes(config),
     ...siloMistakes(config),
     ...retrievalMistakes(config),
     ...addressMistakes(config, demo),
@@ -185,6 +186,18 @@ function unknownReferences(config: Config): string[] {
   const audit =
     chatModel === undefined || chatModel === 'none' || models.has(chatModel) ? [] : [`audit.chatModel: there is no model ${chatModel}`];
   return [...deployments, ...tenants, ...embedding, ...audit];
+}
+
+/** Anthropic has no embeddings. */
+function embeddingProviderMistakes(config: Config): string[] {
+  const withoutEmbeddings = new Set(config.providers.filter(({ kind }) => kind === 'anthropic').map(({ id }) => id));
+  return config.models.flatMap(({ kind, deployments }, at) =>
+    deployments.flatMap(({ provider }, index) =>
+      kind === 'embedding' && withoutEmbeddings.has(provider)
+        ? [`models.${at}.deployments.${index}.provider: ${provider} is of kind anthropic, which has no embeddings`]
+        : [],
+    ),
+  );
 }
 
 function siloMistakes(config: Config): string[] {

@@ -95,16 +95,27 @@ const simulatedProvider = z.strictObject({
   stallRate: z.number().min(0).max(1).default(0),
 });
 
-const openaiCompatibleProvider = z.strictObject({
+const httpProvider = z.strictObject({
   id,
-  kind: z.literal('openai-compatible'),
-  baseUrl: httpUrl,
   apiKey: z.string().min(1).optional(),
   headersTimeoutMs: positiveInt.default(60_000),
   idleTimeoutMs: positiveInt.default(60_000),
   connectionsMax: positiveInt.default(512),
+});
+
+const openaiCompatibleProvider = httpProvider.extend({
+  kind: z.literal('openai-compatible'),
+  baseUrl: httpUrl,
   /** The field for a per-tenant salt, so that the provider's prompt cache tells no tenant about another; `true`: `prompt_cache_key`. False for servers that refuse what they do not know. */
   promptCacheSalt: z.union([z.boolean(), z.enum(['prompt_cache_key', 'cache_salt'])]).default('prompt_cache_key'),
+});
+
+const anthropicProvider = httpProvider.extend({
+  kind: z.literal('anthropic'),
+  /** Without `/v1`, as Anthropic's own SDKs take it. */
+  baseUrl: httpUrl.default('https://api.anthropic.com'),
+  /** Mark prompts for Anthropic's cache, in a partition of each tenant's own. */
+  promptCache: z.boolean().default(false),
 });
 
 const deployment = z.strictObject({
@@ -306,7 +317,7 @@ export const configSchema = z.strictObject({
       }),
     )
     .default([]),
-  providers: z.array(z.discriminatedUnion('kind', [simulatedProvider, openaiCompatibleProvider])).default([]),
+  providers: z.array(z.discriminatedUnion('kind', [simulatedProvider, openaiCompatibleProvider, anthropicProvider])).default([]),
   models: z.array(model).default([]),
   /** The embedding model new vector stores use. */
   embedding: z.strictObject({ model: id.default('local-hash-384') }).prefault({}),
@@ -349,6 +360,7 @@ export type Config = z.output<typeof configSchema>;
 export type ProviderConfig = Config['providers'][number];
 export type SimulatedProviderConfig = z.output<typeof simulatedProvider>;
 export type OpenAiCompatibleProviderConfig = z.output<typeof openaiCompatibleProvider>;
+export type AnthropicProviderConfig = z.output<typeof anthropicProvider>;
 export type TierConfig = z.output<typeof tier>;
 export type ModelConfig = z.output<typeof model>;
 export type IssuerConfig = z.output<typeof issuer>;

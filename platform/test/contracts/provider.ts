@@ -12,7 +12,8 @@ export interface ProviderUnderTest extends AsyncDisposable {
 
 export interface ProviderContract {
   readonly chatModel: string;
-  readonly embeddingModel: string;
+  /** Undefined: the provider has no embeddings. */
+  readonly embeddingModel: string | undefined;
   /** Answers at once. */
   openFast(): Promise<ProviderUnderTest>;
   /** Takes many seconds over an answer, one event after the other, the first at once. */
@@ -29,8 +30,9 @@ export function testProviderContract(name: string, contract: ProviderContract): 
     requestId: 'req_contract',
     body: deepFreeze({ model: 'public-name', messages: [question], ...extra }),
   });
+  const embeds = contract.embeddingModel !== undefined;
   const embeddings = (input: unknown, extra: Record<string, unknown> = {}): ProviderCall => ({
-    upstreamModel: contract.embeddingModel,
+    upstreamModel: contract.embeddingModel ?? 'none',
     requestId: 'req_contract',
     body: deepFreeze({ model: 'public-name', input, ...extra }),
   });
@@ -71,11 +73,15 @@ export function testProviderContract(name: string, contract: ProviderContract): 
     test('leaves nothing running', async () => {
       await subject.provider.complete(chat(), never());
       await collect(await subject.provider.stream(chat({ stream: true }), never()));
-      await subject.provider.embed(embeddings('x'), never());
+      if (embeds) await subject.provider.embed(embeddings('x'), never());
       await vi.waitFor(() => expect(subject.inFlight()).toBe(0), abortMs);
     });
 
-    test.each([
+    test.runIf(!embeds)('to a request for embeddings is that the operator has to act', async () => {
+      await expect(subject.provider.embed(embeddings('x'), never())).rejects.toMatchObject({ code: 'upstream_misconfigured' });
+    });
+
+    test.runIf(embeds).each([
       ['a text', 'one text', 1],
       ['texts', ['one', 'two', 'three'], 3],
       ['tokens', [1, 2, 3], 1],
@@ -88,7 +94,7 @@ export function testProviderContract(name: string, contract: ProviderContract): 
       expect(usage?.inputTokens).toBeGreaterThan(0);
     });
 
-    test('has the same vector in both encodings', async () => {
+    test.runIf(embeds)('has the same vector in both encodings', async () => {
       const asFloats = await subject.provider.embed(embeddings('same', { encoding_format: 'float' }), never());
       const asBase64 = await subject.provider.embed(embeddings('same', { encoding_format: 'base64' }), never());
       const floats = vectorOf<number[]>(asFloats.parsed);

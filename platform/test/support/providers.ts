@@ -1,8 +1,9 @@
 /** Providers for tests, with everything at its most predictable unless a test says otherwise. */
 import { SimulatedProvider, type SimulatedProviderOptions } from '../../src/adapters/simulated/simulated-provider.ts';
-import type { OpenAiCompatibleProviderConfig, SimulatedProviderConfig } from '../../src/config/schema.ts';
+import type { AnthropicProviderConfig, OpenAiCompatibleProviderConfig, SimulatedProviderConfig } from '../../src/config/schema.ts';
 import { systemClock } from '../../src/primitives/clock.ts';
 import { countingIds } from '../../src/primitives/ids.ts';
+import { secretKey } from './anthropic-upstream.ts';
 
 /** At once, without limits or faults. */
 export function simulated(
@@ -36,6 +37,21 @@ export function openAiConfig(baseUrl: string, config: Partial<OpenAiCompatiblePr
     idleTimeoutMs: 5_000,
     connectionsMax: 64,
     promptCacheSalt: false,
+    ...config,
+  };
+}
+
+/** `baseUrl` of a `ScriptedUpstream`, whose `/v1` this provider adds itself. */
+export function anthropicConfig(baseUrl: string, config: Partial<AnthropicProviderConfig> = {}): AnthropicProviderConfig {
+  return {
+    id: 'anthropic',
+    kind: 'anthropic',
+    baseUrl: baseUrl.replace(/\/v1$/, ''),
+    apiKey: secretKey,
+    headersTimeoutMs: 5_000,
+    idleTimeoutMs: 5_000,
+    connectionsMax: 64,
+    promptCache: false,
     ...config,
   };
 }
