@@ -13,12 +13,17 @@ export interface ErrorAnswer {
 
 /** Anything but a `BulkheadError` becomes `internal_error` with a fixed text: nothing of it is shown. */
 export function errorAnswer(error: unknown, requestId: string): ErrorAnswer {
-  const known = error instanceof BulkheadError ? error : internalError;
+  const known = knownError(error);
   const { status, type, closesConnection = false } = known.rule;
   const body = JSON.stringify({
     error: { ...known.details, message: known.message, type, param: known.param, code: known.code, request_id: requestId },
   });
   return { status, code: known.code, headers: errorHeaders(known), body, closesConnection };
+}
+
+/** What may be shown of an error: itself, or that something went wrong. */
+export function knownError(error: unknown): BulkheadError {
+  return error instanceof BulkheadError ? error : internalError;
 }
 
 /** True for what nobody foresaw: to be logged with its stack, once. */
