@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { AnthropicProvider } from '../../src/adapters/anthropic/anthropic-provider.ts';
 import type { AnthropicProviderConfig } from '../../src/config/schema.ts';
 import type { BulkheadError } from '../../src/errors/bulkhead-error.ts';
-import type { ProviderCall } from '../../src/inference/provider.ts';
+import { type ProviderCall, UpstreamRefusal } from '../../src/inference/provider.ts';
 import { systemClock } from '../../src/primitives/clock.ts';
 import { deltaText, never } from '../contracts/provider.ts';
 import { answeringWith, errorBody, eventsOf, framed, message, secretKey, textBlock } from '../support/anthropic-upstream.ts';
@@ -197,6 +197,25 @@ describe('an answer', () => {
     expect(failure).toMatchObject({ code });
     expect(`${failure.message}${JSON.stringify(failure.details ?? {})}${String(failure.cause)}`).not.toMatch(/secret|html|trace|pay/);
     expect(failure.rule.status).not.toBe(401);
+  });
+
+  test.each<[number, unknown, string | undefined, Record<string, string>?]>([
+    [429, errorBody('rate_limit_error', 'x'), 'rate', wait],
+    [429, errorBody('rate_limit_error', 'Number of concurrent connections has exceeded your rate limit'), 'concurrency', wait],
+    [429, errorBody('rate_limit_error', 'x'), 'account'],
+    [429, errorBody('rate_limit_error', 'x', spent), 'account', wait],
+    [402, errorBody('billing_error', 'x'), 'account'],
+    [400, errorBody('invalid_request_error', 'Your credit balance is too low to pay'), 'account'],
+    [529, errorBody('overloaded_error', 'x'), 'overloaded'],
+    [400, errorBody('invalid_request_error', 'x'), undefined],
+    [500, errorBody('api_error', 'x'), undefined],
+  ])('of status %i with %j says of the account: %s', async (status, body, limit, headers = {}) => {
+    const failure = await failureOf(
+      answer(status, body, { ...headers, 'anthropic-ratelimit-requests-limit': '50', 'anthropic-ratelimit-requests-remaining': '0' }),
+    );
+    const told = failure instanceof UpstreamRefusal ? failure : undefined;
+    expect(told?.limit).toBe(limit);
+    expect(told?.quota?.requests?.remaining).toBe(limit === undefined ? undefined : 0);
   });
 
   test.each<[number, string, number | undefined]>([

@@ -12,9 +12,11 @@ import { SseCompletionStream } from '../../upstream/completion-stream.ts';
 import { isObject, type JsonObject, parseObject } from '../../upstream/json-object.ts';
 import { UpstreamConnection } from '../../upstream/upstream-connection.ts';
 import { malformed } from '../../upstream/upstream-failures.ts';
+import type { UpstreamHead } from '../../upstream/upstream-head.ts';
 import { completionOf } from './message-answer.ts';
 import { MessageEvents } from './message-events.ts';
 import { messageRequest } from './message-request.ts';
+import { quotaOf } from './quota-headers.ts';
 import { failureInBody, failureOfStatus } from './reported-failures.ts';
 
 const answerBytesMax = 32 * 1_024 * 1_024;
@@ -41,21 +43,21 @@ export class AnthropicProvider implements Provider {
   }
 
   async complete(call: ProviderCall, signal: AbortSignal): Promise<Completion> {
-    const { bytes } = await this.#connection.fetch({ ...this.#request(this.#translated(call)), bytesMax: answerBytesMax }, signal);
+    const { bytes, headers } = await this.#connection.fetch({ ...this.#request(this.#translated(call)), bytesMax: answerBytesMax }, signal);
     const message = parseObject(bytes.toString('utf8'));
     if (message === undefined) throw malformed('an answer that is not a JSON object');
     const failure = failureInBody(message);
     if (failure !== undefined) throw failure;
     const parsed = completionOf(message, this.#nowSeconds());
-    return { body: Buffer.from(JSON.stringify(parsed)), parsed, usage: extractUsage(parsed['usage']) };
+    return { body: Buffer.from(JSON.stringify(parsed)), parsed, usage: extractUsage(parsed['usage']), quota: this.#quotaOf(headers) };
   }
 
   async stream(call: ProviderCall, signal: AbortSignal): Promise<CompletionStream> {
     const request = this.#request({ ...this.#translated(call), stream: true });
     const { stream_options: options } = call.body;
     const isUsageAsked = isObject(options) && options['include_usage'] === true;
-    const { exchange } = await this.#connection.openStream(request, signal);
-    return new SseCompletionStream(exchange, new MessageEvents(this.#nowSeconds(), { isUsageAsked }), undefined);
+    const { exchange, headers } = await this.#connection.openStream(request, signal);
+    return new SseCompletionStream(exchange, new MessageEvents(this.#nowSeconds(), { isUsageAsked }), this.#quotaOf(headers));
   }
 
   async embed(_call: ProviderCall, signal: AbortSignal): Promise<Completion> {
@@ -74,6 +76,10 @@ export class AnthropicProvider implements Provider {
 
   #request(body: JsonObject) {
     return { path: this.#connection.pathOf('v1/messages'), headers: this.#headers, body: JSON.stringify(body) };
+  }
+
+  #quotaOf(headers: UpstreamHead['headers']) {
+    return quotaOf(headers, this.#clock.nowMs());
   }
 
   #nowSeconds(): number {

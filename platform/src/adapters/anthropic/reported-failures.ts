@@ -4,9 +4,11 @@
  */
 import type { BulkheadError } from '../../errors/bulkhead-error.ts';
 import type { ErrorCode } from '../../errors/catalogue.ts';
+import type { UpstreamLimit } from '../../inference/provider.ts';
 import { isObject, type JsonObject, parseObject } from '../../upstream/json-object.ts';
 import { codeOfStatus, failureOf, retryAfterMs } from '../../upstream/upstream-failures.ts';
 import type { UpstreamHead } from '../../upstream/upstream-head.ts';
+import { quotaOf } from './quota-headers.ts';
 
 interface ReportedError {
   readonly type: string | undefined;
@@ -47,15 +49,26 @@ export function failureOfStatus(head: UpstreamHead, body: string, nowMs: number)
   const reported = reportedError(parseObject(body));
   const waitMs = retryAfterMs(head.headers, nowMs);
   // A rate limit says when to come back; a 429 that does not is a spend limit, which lasts until the month is over.
-  const code = head.status === 429 && waitMs === undefined ? 'upstream_misconfigured' : codeOf(head.status, reported);
-  return failureOf(code, { message: reported?.message, retryAfterMs: waitMs });
+  const isSpent = head.status === 429 && waitMs === undefined;
+  const code = isSpent ? 'upstream_misconfigured' : codeOf(head.status, reported);
+  const limit = isSpent ? 'account' : limitOf(head.status, reported);
+  return failureOf(code, { message: reported?.message, retryAfterMs: waitMs, limit, quota: quotaOf(head.headers, nowMs) });
 }
 
 /** The failure that a 200 carries: an error instead of a message, or in the middle of a stream. Undefined when it carries none. */
 export function failureInBody(body: JsonObject): BulkheadError | undefined {
   if (body['type'] !== 'error' && !body['error']) return undefined;
   const reported = reportedError(body);
-  return failureOf(codeOf(statusOfType.get(reported?.type) ?? 500, reported), { message: reported?.message });
+  const status = statusOfType.get(reported?.type) ?? 500;
+  return failureOf(codeOf(status, reported), { message: reported?.message, limit: limitOf(status, reported) });
+}
+
+/** Whether Anthropic refused for its own capacity or our account there, and which. */
+function limitOf(status: number, reported: ReportedError | undefined): UpstreamLimit | undefined {
+  const isAccount = status === 402 || accountCauses.has(reported?.cause) || (status === 400 && accountTexts.test(reported?.message ?? ''));
+  if (isAccount) return 'account';
+  if (status === 429) return /concurren/i.test(reported?.message ?? '') ? 'concurrency' : 'rate';
+  return status === 503 || status === 529 ? 'overloaded' : undefined;
 }
 
 function codeOf(status: number, reported: ReportedError | undefined): ErrorCode {
