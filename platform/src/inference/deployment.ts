@@ -11,7 +11,7 @@ import { Circuit } from './circuit.ts';
 import { ConcurrencyLimit } from './concurrency-limit.ts';
 import { LatencyWatch } from './latency-watch.ts';
 import { type Provider, type QuotaReport, UpstreamRefusal } from './provider.ts';
-import { type CallSize, QuotaMirror, type QuotaSnapshot } from './quota-mirror.ts';
+import { type CallSize, type ConfiguredRates, QuotaMirror, type QuotaSnapshot } from './quota-mirror.ts';
 
 /** Concurrency of a deployment that configures none. */
 export const concurrencyDefault = 64;
@@ -29,11 +29,7 @@ const accountRetryMs = 60_000;
 export interface DeploymentOptions {
   readonly provider: Provider;
   readonly upstreamModel: string;
-  readonly limits: {
-    readonly concurrency?: number | undefined;
-    readonly requestsPerMinute?: number | undefined;
-    readonly tokensPerMinute?: number | undefined;
-  };
+  readonly limits: ConfiguredRates & { readonly concurrency?: number | undefined };
   readonly clock: Clock;
   readonly random: Random;
 }

@@ -325,6 +325,20 @@ describe('the limits of our account', () => {
     expect([a.calls.length, waits]).toEqual([3, [30_000]]);
   });
 
+  test.each([
+    ['inputTokensPerMinute', 20],
+    ['outputTokensPerMinute', 40],
+    ['tokensPerMinute', 60],
+  ] as const)('hold %s', async (name, limit) => {
+    const { a, clock, inference } = setUp(limited({ [name]: limit }));
+    const route = routeOf(inference, 'm');
+    await inference.complete(route, call, signal);
+    await inference.complete(route, call, signal);
+    const requeue = async () => clock.advance(inference.deployments()[0]?.resumesInMs ?? 0);
+    await inference.complete(route, { ...call, requeue }, signal);
+    expect([a.calls.length, clock.monotonicMs()]).toEqual([3, 30_000]);
+  });
+
   test('are what the provider says is left', async () => {
     const { a, clock, inference } = setUp(model('m', ['a', 'x']));
     a.quota = { tokens: { limit: 600, remaining: 15 } };

@@ -157,6 +157,8 @@ function buildRoutes(options: InferenceOptions): ReadonlyMap<string, ModelRoute>
   return routes;
 }
 
+const limitNames = ['concurrency', 'requestsPerMinute', 'tokensPerMinute', 'inputTokensPerMinute', 'outputTokensPerMinute'] as const;
+
 /** One deployment for each provider and upstream model; where two entries disagree about a limit, the lower one holds. */
 function buildDeployments({ models, providers, clock, random = systemRandom }: InferenceOptions): Map<string, Deployment> {
   const byId = new Map(providers.map((provider) => [provider.id, provider]));
@@ -168,15 +170,12 @@ function buildDeployments({ models, providers, clock, random = systemRandom }: I
     const key = deploymentKey(entry);
     if (deployments.has(key)) continue;
     const same = entries.filter((each) => deploymentKey(each) === key).map(({ limits }) => limits);
-    const lowest = (name: 'concurrency' | 'requestsPerMinute' | 'tokensPerMinute') => {
-      const told = same.flatMap((limits) => limits[name] ?? []);
-      return told.length === 0 ? undefined : Math.min(...told);
-    };
-    const limits = {
-      concurrency: lowest('concurrency'),
-      requestsPerMinute: lowest('requestsPerMinute'),
-      tokensPerMinute: lowest('tokensPerMinute'),
-    };
+    const limits = Object.fromEntries(
+      limitNames.map((name) => {
+        const told = same.flatMap((each) => each[name] ?? []);
+        return [name, told.length === 0 ? undefined : Math.min(...told)];
+      }),
+    );
     deployments.set(key, new Deployment({ provider, upstreamModel: entry.model, limits, clock, random }));
   }
   return deployments;

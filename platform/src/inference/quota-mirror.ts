@@ -22,6 +22,9 @@ const tellingShare = 0.1;
 const refillMsMin = 1_000;
 const refillMsMax = 86_400_000;
 
+/** What the operator knows of the account. */
+export type ConfiguredRates = { readonly [Name in `${Dimension}PerMinute`]?: number | undefined };
+
 export interface QuotaSnapshot {
   readonly limit: number;
   readonly remaining: number;
@@ -30,10 +33,11 @@ export interface QuotaSnapshot {
 export class QuotaMirror {
   readonly #buckets = new Map<Dimension, MirroredBucket>();
 
-  constructor(configured: { readonly requestsPerMinute?: number | undefined; readonly tokensPerMinute?: number | undefined }) {
-    const { requestsPerMinute, tokensPerMinute } = configured;
-    if (requestsPerMinute !== undefined) this.#buckets.set('requests', new MirroredBucket(requestsPerMinute, requestsPerMinute));
-    if (tokensPerMinute !== undefined) this.#buckets.set('tokens', new MirroredBucket(tokensPerMinute, tokensPerMinute));
+  constructor(configured: ConfiguredRates) {
+    for (const dimension of dimensions) {
+      const limit = configured[`${dimension}PerMinute`];
+      if (limit !== undefined) this.#buckets.set(dimension, new MirroredBucket(limit, limit));
+    }
   }
 
   /** Milliseconds until a call of this size fits; 0: now. A call larger than the bucket fits when that is full. */
