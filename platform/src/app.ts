@@ -217,6 +217,7 @@ function openInferencePath(
     inFlight: () => queue.snapshot().reduce((sum, pool) => sum + pool.inFlight, 0),
     journalPending: () => journal.pendingCount,
   });
+  metrics.watchDeployments(() => inference.deployments());
   const salts = new Map<string, string>();
   return {
     inference,

@@ -36,6 +36,15 @@ describe('metrics', () => {
     expect(text).toContain('bulkhead_metrics_tenants_folded_total 9998');
   });
 
+  it('shows operators alone what providers take', async () => {
+    const metrics = createMetrics();
+    metrics.watchDeployments(() => [{ id: 'openai/gpt', permits: 0, inFlight: 2, answers: 7, failures: 1, refusals: 3 }]);
+    const text = await metrics.render('operator');
+    expect(text).toContain('bulkhead_deployment_permits{deployment="openai/gpt"} 0');
+    expect(text).toContain('bulkhead_deployment_refusals{deployment="openai/gpt"} 3');
+    expect(await metrics.render('anybody')).not.toContain('openai/gpt');
+  });
+
   it('shows operators alone what is resident, and of no tenant by name', async () => {
     const metrics = createMetrics();
     metrics.watchResidents(() => ({ bytes: 4_096, partitions: 2, hits: 7, misses: 1, fills: 3, evictions: 1 }));

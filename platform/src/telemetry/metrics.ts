@@ -42,6 +42,17 @@ export interface ResidentFigures {
   readonly evictions: number;
 }
 
+/** One model at one provider. */
+export interface DeploymentFigures {
+  readonly id: string;
+  /** Calls it takes at once, now; 0 while it is paused, broken or closed. */
+  readonly permits: number;
+  readonly inFlight: number;
+  readonly answers: number;
+  readonly failures: number;
+  readonly refusals: number;
+}
+
 export interface Metrics {
   observeInference(observation: InferenceObservation): void;
   observeRefusal(tenantId: string, code: string): void;
@@ -52,6 +63,8 @@ export interface Metrics {
   observeAudit(observation: AuditObservation): void;
   watch(gauges: Gauges): void;
   watchResidents(read: () => ResidentFigures): void;
+  /** For operators alone: they are the account's, not a tenant's. */
+  watchDeployments(read: () => readonly DeploymentFigures[]): void;
   /** Prometheus text format 0.0.4. The series of single tenants are for operators alone: one tenant's traffic is not another's to see. */
   render(audience: 'anybody' | 'operator'): Promise<string>;
 }
@@ -87,6 +100,7 @@ export function createMetrics(tenantsMax = 200): Metrics {
     watch: (gauges) => watchGauges(registry, gauges),
     // What comes into memory and goes tells of single tenants: for operators.
     watchResidents: (read) => watchResidents(ofTenants, read),
+    watchDeployments: (read) => watchDeployments(ofTenants, read),
     render: async (audience) => (await registry.metrics()) + (audience === 'operator' ? await ofTenants.metrics() : ''),
   };
 }
@@ -247,6 +261,24 @@ function watchResidents(registry: Registry, read: () => ResidentFigures): void {
   gauge('bulkhead_resident_misses', 'Searches left to the database since the start', ({ misses }) => misses);
   gauge('bulkhead_resident_fills', 'Vector stores read into memory since the start', ({ fills }) => fills);
   gauge('bulkhead_resident_evictions', 'Vector stores that made room for others since the start', ({ evictions }) => evictions);
+}
+
+function watchDeployments(registry: Registry, read: () => readonly DeploymentFigures[]): void {
+  const gauge = (name: string, help: string, figure: (figures: DeploymentFigures) => number) =>
+    new Gauge({
+      name,
+      help,
+      labelNames: ['deployment'],
+      registers: [registry],
+      collect() {
+        for (const deployment of read()) this.set({ deployment: deployment.id }, figure(deployment));
+      },
+    });
+  gauge('bulkhead_deployment_permits', 'Calls a deployment takes at once, now', ({ permits }) => permits);
+  gauge('bulkhead_deployment_in_flight', 'Calls a deployment runs', ({ inFlight }) => inFlight);
+  gauge('bulkhead_deployment_answers', 'Calls a deployment answered since the start', ({ answers }) => answers);
+  gauge('bulkhead_deployment_failures', 'Calls that failed at a deployment since the start', ({ failures }) => failures);
+  gauge('bulkhead_deployment_refusals', 'Calls a deployment refused for load or quota since the start', ({ refusals }) => refusals);
 }
 
 function watchGauges(registry: Registry, gauges: Gauges): void {
