@@ -1,9 +1,10 @@
 /**
  * What a request costs on its way through Bulkhead, against the upstream itself, a bare proxy and Portkey.
  * `npm run bench -- gateway [--full] [--scenarios throughput,streams,saturation,memory,tenants] [--rounds 3] [--soak-minutes 1]
- *   [--tenants 1000] [--without bulkhead,portkey] [--cpu-prof DIR] [--write-docs]`
+ *   [--tenants 1000] [--without bulkhead,portkey] [--with-valkey] [--cpu-prof DIR] [--write-docs]`
  */
 import { parseArgs } from 'node:util';
+import { startValkey } from '../../../scripts/services.mjs';
 import { choosePinning, type MachineFacts, machineFacts } from '../support/machine.ts';
 import { startPart } from '../support/part.ts';
 import { machineLine, writeDocsSection, writeResults } from '../support/report.ts';
@@ -25,6 +26,7 @@ interface Options {
   readonly soakMinutes: number;
   readonly tenants: number;
   readonly without: readonly string[];
+  readonly withValkey: boolean;
   readonly cpuProfileDir: string | undefined;
   readonly writeDocs: boolean;
 }
@@ -35,6 +37,7 @@ interface Field {
   readonly bare: Target;
   readonly portkey: Target | undefined;
   readonly bulkhead: Bulkhead | undefined;
+  readonly withValkey: Bulkhead | undefined;
 }
 
 const options = readOptions();
@@ -54,6 +57,7 @@ function readOptions(): Options {
       'soak-minutes': { type: 'string', default: '1' },
       tenants: { type: 'string' },
       without: { type: 'string', default: '' },
+      'with-valkey': { type: 'boolean', default: false },
       'cpu-prof': { type: 'string' },
       'write-docs': { type: 'boolean', default: false },
     },
@@ -67,6 +71,7 @@ function readOptions(): Options {
     soakMinutes: Number(values['soak-minutes']),
     tenants: Number(values.tenants ?? (values.full ? 10_000 : 1_000)),
     without: values.without.split(','),
+    withValkey: values['with-valkey'],
     cpuProfileDir: values['cpu-prof'],
     writeDocs: values['write-docs'],
   };
@@ -97,19 +102,29 @@ async function takeTheField(bench: Bench, parts: AsyncDisposableStack): Promise<
   const bare = parts.use(await startPart({ name: 'bare proxy', script: 'bare-proxy.ts', args: [upstream.url], cpus: pinning.gateway }));
   const portkey = options.without.includes('portkey') ? undefined : await startPortkey(bench);
   if (portkey) parts.use(portkey.part);
-  const bulkhead = options.without.includes('bulkhead') ? undefined : parts.use(await startBulkhead(bench, options.cpuProfileDir));
+  const bulkhead = options.without.includes('bulkhead')
+    ? undefined
+    : parts.use(await startBulkhead(bench, { cpuProfileDir: options.cpuProfileDir }));
+  const withValkey = options.withValkey ? await startWithValkey(bench, parts) : undefined;
   return {
     bench,
     direct: { name: 'upstream itself', url: upstream.url, headers: {}, pid: upstream.pid },
     bare: { name: 'bare proxy', url: bare.url, headers: {}, pid: bare.pid },
     portkey: portkey?.target,
     bulkhead,
+    withValkey,
   };
 }
 
+async function startWithValkey(bench: Bench, parts: AsyncDisposableStack): Promise<Bulkhead> {
+  const valkey = await startValkey();
+  parts.defer(() => valkey.stop());
+  return parts.use(await startBulkhead(bench, { valkeyUrl: valkey.url }));
+}
+
 function measure(field: Field, scenario: Scenario): Promise<Finding | undefined> {
-  const { bench, direct, bare, portkey, bulkhead } = field;
-  const ours = bulkhead ? [bulkhead.target] : [];
+  const { bench, direct, bare, portkey, bulkhead, withValkey } = field;
+  const ours = [bulkhead, withValkey].flatMap((each) => (each ? [each.target] : []));
   switch (scenario) {
     case 'throughput':
       return measureThroughput(bench, [direct, bare, ...(portkey ? [portkey] : []), ...ours]);

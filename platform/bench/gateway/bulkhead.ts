@@ -18,19 +18,33 @@ const main = fileURLToPath(new URL('../../src/main.ts', import.meta.url));
 const requestsAtOnce = 8;
 const connectionsMax = 8_192;
 /** Limits so high that they never bind: what they cost is measured, not what they refuse. */
+const hugeBudget = { usd: 1_000_000, period: 'month', onExhausted: 'refuse' };
 const hugeLimits = { requestsPerMinute: 900_000_000, tokensPerMinute: 900_000_000_000, concurrency: 1_000_000 };
 
-/** @param cpuProfileDir - where Node writes a profile of the run when it ends; undefined profiles nothing. */
-export async function startBulkhead(bench: Bench, cpuProfileDir?: string): Promise<Bulkhead> {
+export interface BulkheadOptions {
+  /** Where Node writes a profile of the run when it ends; undefined profiles nothing. */
+  readonly cpuProfileDir?: string | undefined;
+  /** Where limits and permits are kept for all replicas; undefined: in the process. */
+  readonly valkeyUrl?: string | undefined;
+}
+
+export async function startBulkhead(bench: Bench, { cpuProfileDir, valkeyUrl }: BulkheadOptions = {}): Promise<Bulkhead> {
   const dataDir = mkdtempSync(join(tmpdir(), 'bulkhead-bench-'));
   const adminToken = `bench-${randomBytes(24).toString('hex')}`;
   const configFile = join(dataDir, 'bulkhead.yaml');
   // JSON is YAML.
-  writeFileSync(configFile, JSON.stringify(configuration(bench.upstream.url, dataDir, adminToken)), { mode: 0o600 });
+  writeFileSync(
+    configFile,
+    JSON.stringify({
+      ...configuration(bench.upstream.url, dataDir, adminToken),
+      ...(valkeyUrl !== undefined && { valkey: { url: valkeyUrl } }),
+    }),
+    { mode: 0o600 },
+  );
   const removeDirectory = () => rmSync(dataDir, { recursive: true, force: true });
   try {
     const part = await start({ bench, configFile, dataDir, cpuProfileDir });
-    return await prepare(part, adminToken, removeDirectory);
+    return await prepare(part, adminToken, { name: valkeyUrl === undefined ? 'Bulkhead' : 'Bulkhead, Valkey', removeDirectory });
   } catch (error) {
     removeDirectory();
     throw error;
@@ -51,7 +65,11 @@ async function start(from: { bench: Bench; configFile: string; dataDir: string; 
   return startPart(options, (line) => /^\{"ready":true,"baseUrl":"([^"]+)"/.exec(line)?.[1]?.replace('localhost', '127.0.0.1'));
 }
 
-async function prepare(part: RunningPart, adminToken: string, removeDirectory: () => void): Promise<Bulkhead> {
+async function prepare(
+  part: RunningPart,
+  adminToken: string,
+  { name, removeDirectory }: { readonly name: string; readonly removeDirectory: () => void },
+): Promise<Bulkhead> {
   let tenants = 0;
   const addTenants = async (count: number) => {
     const from = tenants;
@@ -65,7 +83,7 @@ async function prepare(part: RunningPart, adminToken: string, removeDirectory: (
   try {
     const [key] = await addTenants(1);
     const headers = { authorization: `Bearer ${key}` };
-    const target = { name: 'Bulkhead', url: part.url, headers, pid: part.pid };
+    const target = { name, url: part.url, headers, pid: part.pid };
     return { target, part, addTenants, [Symbol.asyncDispose]: close };
   } catch (error) {
     await close();
@@ -78,7 +96,7 @@ function configuration(upstreamUrl: string, dataDir: string, adminToken: string)
     server: { host: '127.0.0.1', port: 0 },
     dataDir,
     auth: { adminToken },
-    tiers: { bench: { weight: 1, limits: hugeLimits, budget: { usd: 1_000_000, period: 'month', onExhausted: 'refuse' } } },
+    tiers: { bench: { weight: 1, limits: hugeLimits, budget: hugeBudget, perUser: { limits: hugeLimits, budget: hugeBudget } } },
     providers: [{ id: 'mock', kind: 'openai-compatible', baseUrl: `${upstreamUrl}/v1`, connectionsMax }],
     models: [
       {
