@@ -170,10 +170,10 @@ export class Deployment {
     return false;
   }
 
-  /** Takes a slot; `hasRoom` must hold. */
-  begin(size: CallSize): DeploymentSlot {
+  /** Takes a slot; `hasRoom` must hold. `hasWaited`: the pool was full, although its calls may be those of other replicas. */
+  begin(size: CallSize, hasWaited = false): DeploymentSlot {
     assert(this.hasRoom, 'a deployment takes no more than its concurrency');
-    const wasFull = this.#inFlight + 1 >= this.#limit.value;
+    const wasFull = hasWaited || this.#inFlight + 1 >= this.#limit.value;
     this.#inFlight++;
     this.#quota.take(size, this.#clock.monotonicMs());
     return new DeploymentSlot({ wasFull, size }, (actual) => {

@@ -289,6 +289,17 @@ describe('a provider that limits its rate', () => {
     expect(pools).toEqual({ m: 7 });
   });
 
+  test('is asked more again by those who wait, although their replica has few of the calls', async () => {
+    const { a, inference } = setUp(model('m', ['a', 'x', 10]));
+    a.script = ['concurrency'];
+    const route = routeOf(inference, 'm');
+    await inference.complete(route, call, signal);
+    for (let count = 0; count < 7; count++) await inference.complete(route, call, signal);
+    expect(inference.deployments()[0]?.adaptiveLimit).toBe(7);
+    for (let count = 0; count < 7; count++) await inference.complete(route, { ...call, hasWaited: true }, signal);
+    expect(inference.deployments()[0]?.adaptiveLimit).toBe(8);
+  });
+
   test('without money is asked again after a minute', async () => {
     const { a, b, clock, inference } = setUp(model('m', ['a', 'x'], ['b', 'y']));
     a.script = ['account'];

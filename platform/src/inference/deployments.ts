@@ -31,6 +31,8 @@ export interface ModelRoute {
 export interface RoutedCall extends Omit<ProviderCall, 'upstreamModel' | 'outputTokensMax'> {
   /** What it is expected to take of the provider's limits. */
   readonly size: CallSize;
+  /** It had to wait for its permit: all of the pool was in use, here or on other replicas. */
+  readonly hasWaited?: boolean | undefined;
   /** Gives the caller's permit back and waits for another, before those who came later. */
   readonly requeue?: (() => Promise<void>) | undefined;
 }

@@ -26,6 +26,7 @@ export interface Placement {
   readonly size: CallSize;
   readonly signal: AbortSignal;
   readonly clock: Clock;
+  readonly hasWaited?: boolean | undefined;
   /** Nobody waits longer for a deployment. */
   readonly waitMaxMs: number;
   /** Gives the permit back and waits for the next one, before those who came later. Absent: the caller holds none. */
@@ -69,7 +70,7 @@ class Failover<T> {
       );
       if (deployment === undefined) await this.#wait(candidates);
       else if (deployment.reserves(this.#placement.size)) {
-        const slot = deployment.begin(this.#placement.size);
+        const slot = deployment.begin(this.#placement.size, this.#placement.hasWaited);
         try {
           return await this.#attempt(deployment, slot);
         } catch (error) {

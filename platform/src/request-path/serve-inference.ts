@@ -156,12 +156,13 @@ function resolveModel(parts: InferenceParts, call: InferenceCall, kind: 'chat' |
 }
 
 function routedCall(parts: InferenceParts, call: InferenceCall, turn: Turn): RoutedCall {
-  const { inputTokens, outputTokens } = turn.facts;
+  const { inputTokens, outputTokens, permit } = turn.facts;
   return {
     body: call.body,
     requestId: call.requestId,
     cacheSalt: parts.cacheSalt(call.scope),
     size: { inputTokens, outputTokens },
+    hasWaited: permit.queueMs > 0,
     requeue: () => turn.requeue(parts.queue, call.signal),
   };
 }
