@@ -39,6 +39,8 @@ for (const tenants of tenantCounts) {
 for (const tenants of tenantCounts) rows.push(await rowOf('the same through promises and signals', { kind: 'door', tenants, durationMs }));
 rows.push(await rowOf('a permit is free', { kind: 'free-permit', tenants: 1, durationMs }));
 for (const tenants of tenantCounts) rows.push(await rowOf('reserve and settle', { kind: 'limits', tenants, durationMs }, targetPerSecond));
+for (const tenants of tenantCounts)
+  rows.push(await rowOf('reserve and settle, whole tree', { kind: 'limit-tree', tenants, durationMs }, targetPerSecond));
 const bytesPerQueuedRequest = { algorithm: await bytesOf('algorithm-bytes'), door: await bytesOf('door-bytes') };
 report();
 
@@ -95,6 +97,6 @@ function report(): void {
   if (!values['write-docs']) return;
   writeResults('scheduler', facts, results);
   const intro =
-    '64 permits, 4 users a tenant, every user with a session that has work waiting, and the record of shares on; median of the rounds. Limits: two scopes of two rates and a concurrency.';
+    '64 permits, 4 users a tenant, every user with a session that has work waiting, and the record of shares on; median of the rounds. Limits: two scopes of two rates and a concurrency; the whole tree is five of four rates, a concurrency and a budget.';
   writeDocsSection('scheduler', `## Fair queue and limits\n\n${machineLine(facts)}\n\n${intro}\n\n${text}\n\n${memory}`);
 }

@@ -5,7 +5,7 @@ import { measureReserveSettle } from './limit-cycles.ts';
 import type { Pace } from './stopwatch.ts';
 
 export interface Measurement {
-  readonly kind: 'algorithm' | 'door' | 'free-permit' | 'limits' | 'algorithm-bytes' | 'door-bytes';
+  readonly kind: 'algorithm' | 'door' | 'free-permit' | 'limits' | 'limit-tree' | 'algorithm-bytes' | 'door-bytes';
   readonly tenants: number;
   readonly durationMs: number;
 }
@@ -27,6 +27,8 @@ async function measure({ kind, tenants, durationMs }: Measurement): Promise<Meas
       return { pace: await measureFreePermit(durationMs) };
     case 'limits':
       return { pace: await measureReserveSettle(tenants, durationMs) };
+    case 'limit-tree':
+      return { pace: await measureReserveSettle(tenants, durationMs, true) };
     case 'algorithm-bytes':
     case 'door-bytes':
       return { bytesPerRequest: await measureBytesPerRequest(queuedRequests, kind === 'door-bytes') };

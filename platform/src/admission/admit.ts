@@ -42,7 +42,7 @@ export interface CountedBudget {
 }
 
 export interface Reservation {
-  /** The limits as they stood right after reserving, for the response headers. */
+  /** Of each dimension the tightest limit as it stood right after reserving, for the response headers. */
   readonly states: readonly LimitState[];
   /** Where the money of the call is counted, for the ledger. */
   readonly budgets: readonly CountedBudget[];

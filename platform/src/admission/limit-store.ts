@@ -73,6 +73,7 @@ export interface LimitState {
 }
 
 export type ReserveOutcome =
+  /** Of each dimension the scope that has least left, right after reserving. */
   | { readonly kind: 'reserved'; readonly states: readonly LimitState[] }
   /** The binding limit: the one with the longest wait. A lone retry after `retryAfterMs` succeeds. */
   | { readonly kind: 'denied'; readonly binding: LimitState; readonly used: number; readonly retryAfterMs: number }

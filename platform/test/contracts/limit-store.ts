@@ -111,6 +111,23 @@ function describeLimits(open: OpenLimitStore): void {
     });
   });
 
+  // Planted: the scope with the most left; the innermost of two with the same.
+  it('shows of each dimension the scope with the least left', async () => {
+    const { store } = await opened(open);
+    const tenant = scope('t', { requestsPerMinute: 100, tokensPerMinute: 500, concurrency: 4 });
+    const key = scope('k', { requestsPerMinute: 10, tokensPerMinute: 5_000, concurrency: 4, outputTokensPerMinute: 900 }, 'key');
+    await store.reserve(request('a', [tenant], 100));
+    expect(await store.reserve(request('b', [tenant, key], 30))).toEqual({
+      kind: 'reserved',
+      states: [
+        { scope: 'key', dimension: 'requests', limit: 10, remaining: 9, resetMs: 6_000 },
+        { scope: 'tenant', dimension: 'tokens', limit: 500, remaining: 370, resetMs: 15_600 },
+        { scope: 'key', dimension: 'output_tokens', limit: 900, remaining: 880, resetMs: 1_334 },
+        { scope: 'tenant', dimension: 'concurrency', limit: 4, remaining: 2, resetMs: 0 },
+      ],
+    });
+  });
+
   it('calls what can never fit too large, with no wait', async () => {
     const { store } = await opened(open);
     const tenant = scope('t', { tokensPerMinute: 100 });

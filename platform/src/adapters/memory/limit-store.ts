@@ -8,18 +8,18 @@ import {
   correct,
   type Found,
   isIdle,
+  type Moment,
   newState,
   refusalOf,
   release,
   type ScopeState,
-  statesOf,
   take,
+  tightestStates,
 } from '../../admission/limit-arithmetic.ts';
 import type {
   Amounts,
   BudgetSource,
   LimitScope,
-  LimitState,
   LimitStore,
   ReserveOutcome,
   ReserveRequest,
@@ -31,10 +31,13 @@ import { Slots } from '../../primitives/slots.ts';
 
 /** Settled ids remembered, so that none is admitted again: this many at least, twice as many at most (about 60 bytes each). */
 const settledMax = 50_000;
+const settled = -1;
 /** How long a reaped reservation may still be corrected. */
 const reapedMs = 15 * 60_000;
 const reapedMax = 10_000;
 const sweepEvery = 4_096;
+/** A budget is loaded and still missing only when requests of two of its periods met. */
+const loadsMax = 3;
 const nothing: Amounts = { inputTokens: 0, outputTokens: 0, costNanoUsd: 0 };
 const noMoneySpent: BudgetSource = { spentNanoUsd: async () => 0 };
 
@@ -59,12 +62,14 @@ export class MemoryLimitStore implements LimitStore {
   readonly #scopes = new Map<string, ScopeState>();
   readonly #loading = new Map<string, Promise<void>>();
   readonly #leases = new Slots<Lease>();
-  /** Reservation id -> slot of its lease. */
-  readonly #slotOf = new Map<string, number>();
+  /**
+   * Reservation id -> slot of its lease, or `settled`. One look-up tells of both, because it is the ids, not the arithmetic, that cost most: each is a text to hash
+   * and a place in a table larger than the caches. Two generations: the older is dropped whole, which costs nothing per id.
+   */
+  #slotOf = new Map<string, number>();
+  #slotOfBefore = new Map<string, number>();
+  #settledCount = 0;
   readonly #reaped = new Map<string, Reaped>();
-  /** Two generations: the older is dropped whole, which costs nothing per id. */
-  #settled = new Set<string>();
-  #settledBefore = new Set<string>();
   #sinceSweep = 0;
 
   constructor(clock: Clock, budgets = noMoneySpent) {
@@ -73,24 +78,25 @@ export class MemoryLimitStore implements LimitStore {
   }
 
   async reserve(request: ReserveRequest): Promise<ReserveOutcome> {
-    const { reservationId, amounts } = request;
-    assertWhole(amounts);
-    for (const scope of request.scopes) if (this.#lacksBudgetOf(scope)) await this.#loadBudget(scope);
-    if (this.#isSpent(reservationId)) return { kind: 'spent' };
-    const live = this.#leaseOf(reservationId);
-    if (live !== undefined) return live.outcome;
+    const { reservationId, scopes } = request;
+    assertWhole(request.amounts);
+    const found = this.#find(scopes) ?? (await this.#findLoaded(scopes));
+    const slot = this.#slot(reservationId);
+    if (slot === settled || this.#reaped.has(reservationId)) return { kind: 'spent' };
+    return slot === undefined ? this.#take(request, found) : this.#leases.at(slot).outcome;
+  }
+
+  #take(request: ReserveRequest, found: readonly Found[]): ReserveOutcome {
+    const { reservationId, leaseMs, amounts } = request;
     const now = this.#now();
-    const found = request.scopes.map((scope): Found => ({ scope, state: this.#scopes.get(scope.key) ?? newState() }));
     const refusal = refusalOf(request, found, now);
     if (refusal !== undefined) return refusal;
-    const states: LimitState[] = [];
     for (const each of found) {
-      take(each, amounts, now);
-      this.#scopes.set(each.scope.key, each.state);
-      states.push(...statesOf(each, now));
+      if (each.state.usedAtUs === 0) this.#scopes.set(each.scope.key, each.state);
+      take(each, amounts, now.us);
     }
-    const outcome = { kind: 'reserved', states } as const;
-    const expiresAtMs = now.us / 1_000 + request.leaseMs;
+    const outcome = { kind: 'reserved', states: tightestStates(found, now) } as const;
+    const expiresAtMs = now.us / 1_000 + leaseMs;
     const lease: Lease = { reservationId, held: found, reserved: amounts, outcome, expiresAtMs, progress: nothing };
     this.#slotOf.set(reservationId, this.#leases.put(lease));
     this.#sweepSometimes();
@@ -99,16 +105,17 @@ export class MemoryLimitStore implements LimitStore {
 
   async settle(reservationId: string, actual: Amounts): Promise<SettleOutcome> {
     assertWhole(actual);
-    const lease = this.#leaseOf(reservationId);
-    if (lease !== undefined) {
-      this.#end(lease, actual);
+    const slot = this.#slot(reservationId);
+    if (slot === settled) return 'unknown';
+    if (slot !== undefined) {
+      this.#end(this.#leases.take(slot), actual);
       this.#rememberSettled(reservationId);
       return 'settled';
     }
     const reaped = this.#reaped.get(reservationId);
     if (reaped === undefined) return 'unknown';
-    const now = this.#now();
-    for (const scope of reaped.scopes) correct({ scope, state: this.#stateFor(scope) }, { from: reaped.charged, to: actual }, now);
+    const change = { from: reaped.charged, to: actual };
+    for (const scope of reaped.scopes) correct({ scope, state: this.#stateFor(scope), money: undefined }, change, this.#nowUs());
     this.#reaped.delete(reservationId);
     this.#rememberSettled(reservationId);
     return 'corrected_after_reap';
@@ -116,8 +123,9 @@ export class MemoryLimitStore implements LimitStore {
 
   async renew(reservationId: string, leaseMs: number, progress: Amounts): Promise<boolean> {
     assertWhole(progress);
-    const lease = this.#leaseOf(reservationId);
-    if (lease === undefined) return false;
+    const slot = this.#slot(reservationId);
+    if (slot === undefined || slot === settled) return false;
+    const lease = this.#leases.at(slot);
     lease.expiresAtMs = this.#clock.monotonicMs() + leaseMs;
     lease.progress = {
       inputTokens: Math.max(lease.progress.inputTokens, progress.inputTokens),
@@ -133,6 +141,7 @@ export class MemoryLimitStore implements LimitStore {
     for (const lease of this.#leases) {
       if (lease.expiresAtMs > nowMs) continue;
       const { reservationId, progress } = lease;
+      this.#leases.take(this.#forget(reservationId));
       this.#end(lease, progress);
       this.#rememberReaped(reservationId, { charged: progress, scopes: lease.held.map(({ scope }) => scope), atMs: nowMs });
       reaped++;
@@ -148,8 +157,8 @@ export class MemoryLimitStore implements LimitStore {
   /** Begins a scope that nothing is known of where it stood elsewhere: how far its rates are ahead of now. */
   begin({ key }: Pick<LimitScope, 'key'>, aheadUs: readonly number[]): void {
     if (this.#scopes.has(key)) return;
-    const now = this.#now();
-    this.#scopes.set(key, { ...newState(), tats: aheadUs.map((ahead) => now.us + ahead), usedAtUs: now.us });
+    const nowUs = this.#nowUs();
+    this.#scopes.set(key, { ...newState(), tats: aheadUs.map((ahead) => nowUs + ahead), usedAtUs: nowUs });
   }
 
   /** Scopes that hold anything; idle ones are forgotten, so this does not grow with the number of tenants. For tests. */
@@ -157,12 +166,32 @@ export class MemoryLimitStore implements LimitStore {
     return this.#scopes.size;
   }
 
-  #now() {
-    return { us: this.#clock.monotonicMs() * 1_000, wallMs: this.#clock.nowMs() };
+  #nowUs(): number {
+    return this.#clock.monotonicMs() * 1_000;
   }
 
-  #lacksBudgetOf({ key, budget }: LimitScope): boolean {
-    return budget !== undefined && this.#scopes.get(key)?.money?.periodId !== budget.period.id;
+  #now(): Moment {
+    return { us: this.#nowUs(), wallMs: this.#clock.nowMs() };
+  }
+
+  /** One look-up a scope. Undefined: what a budget has cost is not known here. */
+  #find(scopes: readonly LimitScope[]): Found[] | undefined {
+    const found: Found[] = [];
+    for (const scope of scopes) {
+      const state = this.#scopes.get(scope.key);
+      if (lacksBudget(scope, state)) return undefined;
+      found.push({ scope, state: state ?? newState(), money: undefined });
+    }
+    return found;
+  }
+
+  async #findLoaded(scopes: readonly LimitScope[]): Promise<readonly Found[]> {
+    for (let load = 0; load < loadsMax; load++) {
+      for (const scope of scopes) if (lacksBudget(scope, this.#scopes.get(scope.key))) await this.#loadBudget(scope);
+      const found = this.#find(scopes);
+      if (found !== undefined) return found;
+    }
+    throw new Error('a budget was loaded and is not there');
   }
 
   /** Once for all who wait. What runs in the period before settles there, on the state it holds. */
@@ -188,18 +217,14 @@ export class MemoryLimitStore implements LimitStore {
     return loading;
   }
 
-  #leaseOf(reservationId: string): Lease | undefined {
-    const slot = this.#slotOf.get(reservationId);
-    return slot === undefined ? undefined : this.#leases.at(slot);
+  #slot(reservationId: string): number | undefined {
+    return this.#slotOf.get(reservationId) ?? this.#slotOfBefore.get(reservationId);
   }
 
   #end(lease: Lease, actual: Amounts): void {
-    const slot = this.#slotOf.get(lease.reservationId);
-    assert(slot !== undefined, 'a lease ends once');
-    this.#slotOf.delete(lease.reservationId);
-    this.#leases.take(slot);
-    const now = this.#now();
-    for (const each of lease.held) release(each, { from: lease.reserved, to: actual }, now);
+    const nowUs = this.#nowUs();
+    const change = { from: lease.reserved, to: actual };
+    for (const each of lease.held) release(each, change, nowUs);
   }
 
   #stateFor(scope: LimitScope): ScopeState {
@@ -210,15 +235,24 @@ export class MemoryLimitStore implements LimitStore {
     return state;
   }
 
-  #isSpent(reservationId: string): boolean {
-    return this.#settled.has(reservationId) || this.#settledBefore.has(reservationId) || this.#reaped.has(reservationId);
+  #rememberSettled(reservationId: string): void {
+    this.#slotOf.set(reservationId, settled);
+    this.#settledCount++;
+    if (this.#settledCount < settledMax) return;
+    const next = new Map<string, number>();
+    for (const lease of this.#leases) next.set(lease.reservationId, this.#slot(lease.reservationId) as number);
+    this.#slotOfBefore = this.#slotOf;
+    this.#slotOf = next;
+    this.#settledCount = 0;
   }
 
-  #rememberSettled(reservationId: string): void {
-    this.#settled.add(reservationId);
-    if (this.#settled.size < settledMax) return;
-    this.#settledBefore = this.#settled;
-    this.#settled = new Set();
+  /** What was reaped has its own place, for it may still be corrected. */
+  #forget(reservationId: string): number {
+    const slot = this.#slot(reservationId);
+    assert(slot !== undefined && slot !== settled, 'a lease ends once');
+    this.#slotOf.delete(reservationId);
+    this.#slotOfBefore.delete(reservationId);
+    return slot;
   }
 
   #rememberReaped(reservationId: string, reaped: Reaped): void {
@@ -235,11 +269,15 @@ export class MemoryLimitStore implements LimitStore {
   /** Forgets scopes that are full and idle, which is how a new one starts, and what was reaped long ago (the map is in that order). */
   #sweep(): void {
     this.#sinceSweep = 0;
-    const now = this.#now();
-    for (const [key, state] of this.#scopes) if (isIdle(state, now)) this.#scopes.delete(key);
+    const nowUs = this.#nowUs();
+    for (const [key, state] of this.#scopes) if (isIdle(state, nowUs)) this.#scopes.delete(key);
     for (const [reservationId, reaped] of this.#reaped) {
-      if (now.us / 1_000 - reaped.atMs < reapedMs) break;
+      if (nowUs / 1_000 - reaped.atMs < reapedMs) break;
       this.#reaped.delete(reservationId);
     }
   }
+}
+
+function lacksBudget({ budget }: LimitScope, state: ScopeState | undefined): boolean {
+  return budget !== undefined && state?.money?.periodId !== budget.period.id;
 }

@@ -3,7 +3,17 @@
  * script did to a scope comes back as the scope's numbers, and `admission/limit-arithmetic.ts` says of them what it says of those in memory.
  */
 import { LRUCache } from 'lru-cache';
-import { assertWhole, type Found, newState, rates, refusalOf, type ScopeState, statesOf } from '../../admission/limit-arithmetic.ts';
+import {
+  assertWhole,
+  type Found,
+  newState,
+  rateAmountOf,
+  rateDimensions,
+  rateLimitOf,
+  refusalOf,
+  type ScopeState,
+  tightestStates,
+} from '../../admission/limit-arithmetic.ts';
 import type {
   Amounts,
   BudgetSource,
@@ -98,7 +108,7 @@ export class ValkeyLimitStore implements LimitStore {
           return this.#refusal(request, reply);
         default: {
           const { found, now } = this.#read(scopes, reply);
-          return { kind: 'reserved', states: found.flatMap((each) => statesOf(each, now)) };
+          return { kind: 'reserved', states: tightestStates(found, now) };
         }
       }
     }
@@ -150,10 +160,10 @@ export class ValkeyLimitStore implements LimitStore {
     readonly requests: number;
   }): Promise<void> {
     const tenant = tenantOf(scopes);
-    const amounts = rates.map((rate) => (rate.dimension === 'requests' ? requests : rate.amountOf(used)));
+    const amounts = [requests, ...amountsOf(used).slice(1)];
     const keys = this.#scopeKeys({ tenant, scopes });
     for (const [index, { limits, budget }] of scopes.entries()) {
-      const args = [this.#now(), budget?.period.id ?? '', used.costNanoUsd, ...rates.map((rate) => rate.limitOf(limits) ?? 0), ...amounts];
+      const args = [this.#now(), budget?.period.id ?? '', used.costNanoUsd, ...ratesOf(limits), ...amounts];
       await this.#parts.connection.run(scripts.charge, [keys[index] as string], args.map(String));
     }
   }
@@ -185,7 +195,7 @@ export class ValkeyLimitStore implements LimitStore {
 
   #reserve(tenant: string, request: ReserveRequest, spent: ReadonlyMap<number, number>): Promise<Reply> {
     const { reservationId, leaseMs, amounts, scopes, share = 1 } = request;
-    const args = [reservationId, leaseMs, this.#now(), share, amounts.costNanoUsd, ...rates.map((rate) => rate.amountOf(amounts))];
+    const args = [reservationId, leaseMs, this.#now(), share, amounts.costNanoUsd, ...amountsOf(amounts)];
     for (const [index, { limits, budget }] of scopes.entries()) {
       args.push(
         limits.concurrency ?? -1,
@@ -194,7 +204,7 @@ export class ValkeyLimitStore implements LimitStore {
         budget?.period.id ?? '',
         spent.get(index) ?? '',
       );
-      args.push(...rates.map((rate) => rate.limitOf(limits) ?? 0));
+      args.push(...ratesOf(limits));
     }
     const keys = [...this.#keys(tenant, reservationId), ...this.#scopeKeys({ tenant, scopes })];
     return this.#parts.connection.run(scripts.reserve, keys, args.map(String));
@@ -205,7 +215,7 @@ export class ValkeyLimitStore implements LimitStore {
     mode: 'settle' | 'reap',
     actual: Amounts,
   ): Promise<number> {
-    const args = [reservationId, mode, this.#now(), actual.costNanoUsd, ...rates.map((rate) => rate.amountOf(actual))].map(String);
+    const args = [reservationId, mode, this.#now(), actual.costNanoUsd, ...amountsOf(actual)].map(String);
     return this.#parts.connection.run(scripts.settle, [...this.#keys(tenant, reservationId), ...keys], args);
   }
 
@@ -247,7 +257,11 @@ export class ValkeyLimitStore implements LimitStore {
   #read(scopes: readonly LimitScope[], [, at = '0', ...fields]: Reply) {
     const now = { us: Number(at), wallMs: this.#parts.clock.nowMs() };
     const found = scopes.map(
-      (scope, index): Found => ({ scope, state: stateOf(scope, fields.slice(index * fieldsPerScope, (index + 1) * fieldsPerScope)) }),
+      (scope, index): Found => ({
+        scope,
+        state: stateOf(scope, fields.slice(index * fieldsPerScope, (index + 1) * fieldsPerScope)),
+        money: undefined,
+      }),
     );
     const atMs = this.#parts.clock.monotonicMs();
     for (const { scope, state } of found) this.#seen.set(scope.key, { atMs, aheadUs: state.tats.map((tat) => Math.max(0, tat - now.us)) });
@@ -283,6 +297,15 @@ export class ValkeyLimitStore implements LimitStore {
 /** The outermost scope: every other key begins with its. */
 function tenantOf(scopes: readonly LimitScope[]): string {
   return scopes[0]?.key ?? '';
+}
+
+/** As the scripts take them: 0 where there is no limit. */
+function ratesOf(limits: LimitScope['limits']): readonly number[] {
+  return rateDimensions.map((_, rate) => rateLimitOf(limits, rate) ?? 0);
+}
+
+function amountsOf(amounts: Amounts): readonly number[] {
+  return rateDimensions.map((_, rate) => rateAmountOf(amounts, rate));
 }
 
 function stateOf({ budget }: LimitScope, [t1, t2, t3, t4, inFlight, period = '', spent, reserved]: readonly string[]): ScopeState {
