@@ -7,17 +7,23 @@
  * wait for it.
  */
 import { BulkheadError } from '../errors/bulkhead-error.ts';
+import type { IdSource } from '../primitives/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { LimitPolicy } from '../tenancy/tenant.ts';
 import type { Amounts, BudgetSource, LimitScope, LimitStore, ReserveOutcome, ReserveRequest, SettleOutcome } from './limit-store.ts';
 
 /** Port: the store that all replicas share. Its calls reject with `isUnavailable` errors when it cannot be asked. */
 export interface SharedLimitStore extends LimitStore {
-  charge(debt: Debt): Promise<void>;
+  /** All scopes of a debt or none, and once for an id, however often it is asked for within a quarter of an hour. */
+  charge(debt: ChargedDebt): Promise<void>;
   /** How far the rates of a scope were ahead of now; undefined when this process has not seen it. */
   lastKnown(scope: LimitScope): readonly number[] | undefined;
-  /** Reservations of this process in a scope, but for these. */
-  liveIn(scope: LimitScope, ended: ReadonlyMap<string, unknown>): number;
+  /** Reservations of this process that run in a scope. O(1). */
+  liveIn(scope: LimitScope): number;
+  /** The reservation has ended here, though the store cannot be told yet. */
+  endsLater(reservationId: string): void;
+  /** It has ended and nobody will tell: its lease runs out. */
+  forget(reservationId: string): void;
 }
 
 /** Port: limits in this process alone. */
@@ -40,6 +46,7 @@ export interface ReplicatedLimitsParts {
   /** Resolves when the shared store answers. */
   readonly probe: () => Promise<unknown>;
   readonly budgets: BudgetSource;
+  readonly ids: IdSource;
   readonly logger: Logger;
 }
 
@@ -49,6 +56,8 @@ const graceShare = 0.01;
 const graceMaxNanoUsd = 1e9;
 /** Endings that wait for the shared store; beyond them a lease runs out by itself. */
 const waitingMax = 50_000;
+/** Calls that wait for an answer at once when the store is back: one round trip carries them. */
+const callsAtOnce = 64;
 const nothing: Amounts = { inputTokens: 0, outputTokens: 0, costNanoUsd: 0 };
 
 interface LocalUse {
@@ -56,10 +65,14 @@ interface LocalUse {
   readonly scopes: readonly LimitScope[];
 }
 
-interface Debt {
+export interface Debt {
   readonly scopes: readonly LimitScope[];
   readonly used: Amounts;
   readonly requests: number;
+}
+
+export interface ChargedDebt extends Debt {
+  readonly id: string;
 }
 
 export class ReplicatedLimits implements LimitStore, Disposable {
@@ -73,7 +86,10 @@ export class ReplicatedLimits implements LimitStore, Disposable {
   #spentAtStart = new Map<string, Promise<number>>();
   readonly #endings = new Map<string, Amounts>();
   /** One for every chain of scopes and periods, however many calls it had. */
-  #debts = new Map<string, Debt>();
+  readonly #debts = new Map<string, Debt>();
+  /** Asked for and not answered: with the same ids until they are, so that no answer that was lost charges twice. */
+  #charging: readonly ChargedDebt[] = [];
+  #repaying: Promise<void> | undefined;
 
   constructor(parts: ReplicatedLimitsParts) {
     this.#parts = parts;
@@ -192,7 +208,7 @@ export class ReplicatedLimits implements LimitStore, Disposable {
     const aheadUs = this.#parts.shared.lastKnown(scope);
     if (aheadUs !== undefined) local.begin(scope, aheadUs);
     // What ran before goes on, and has its slots.
-    const running = this.#parts.shared.liveIn(scope, this.#endings);
+    const running = this.#parts.shared.liveIn(scope);
     const slots = limits.concurrency === undefined ? undefined : limits.concurrency - running;
     return { ...scope, limits: { ...limits, concurrency: slots }, budget: scope.budget && (await this.#budgetOf(scope, scope.budget)) };
   }
@@ -240,8 +256,8 @@ export class ReplicatedLimits implements LimitStore, Disposable {
       await this.#parts.probe();
       await this.#endWaiting();
       this.#local = undefined;
-      await this.#repay();
       this.#parts.logger.info({ component: 'limits' }, 'limits are shared again');
+      await this.#repay();
     } catch {
       if (this.#isClosed) return;
       this.#timer = setTimeout(() => void this.#tryAgain(), probeEveryMs);
@@ -250,13 +266,21 @@ export class ReplicatedLimits implements LimitStore, Disposable {
   }
 
   #wait(reservationId: string, actual: Amounts): void {
-    if (this.#endings.size < waitingMax) this.#endings.set(reservationId, actual);
+    if (this.#endings.size >= waitingMax) {
+      this.#parts.shared.forget(reservationId);
+      return;
+    }
+    this.#parts.shared.endsLater(reservationId);
+    this.#endings.set(reservationId, actual);
   }
 
   async #endWaiting(): Promise<void> {
-    for (const [reservationId, actual] of this.#endings) {
-      await this.#parts.shared.settle(reservationId, actual);
-      this.#endings.delete(reservationId);
+    while (this.#endings.size > 0) {
+      const some = this.#endings.entries().take(callsAtOnce).toArray();
+      const calls = some.map(([reservationId, actual]) => this.#parts.shared.settle(reservationId, actual));
+      const { answered, unanswered, reason } = this.#sortedOut(some, await Promise.allSettled(calls));
+      for (const [reservationId] of answered) this.#endings.delete(reservationId);
+      if (unanswered.length > 0) throw reason;
     }
   }
 
@@ -271,20 +295,55 @@ export class ReplicatedLimits implements LimitStore, Disposable {
     this.#debts.set(key, { scopes, used: sumOf(before?.used ?? nothing, used), requests: (before?.requests ?? 0) + requests });
   }
 
-  async #repay(): Promise<void> {
-    const debts = [...this.#debts.values()];
-    this.#debts = new Map();
-    for (const [index, debt] of debts.entries()) {
-      try {
-        await this.#parts.shared.charge(debt);
-      } catch (error) {
-        for (const left of debts.slice(index)) this.#owe(left);
-        if (!this.#parts.isUnavailable(error)) throw error;
-        this.#leave();
-        return;
-      }
+  /** One batch after another, whoever asks and however often. Never rejects. */
+  #repay(): Promise<void> {
+    this.#repaying ??= this.#repayAll().finally(() => {
+      this.#repaying = undefined;
+    });
+    return this.#repaying;
+  }
+
+  async #repayAll(): Promise<void> {
+    while (this.#local === undefined && !this.#isClosed) {
+      if (this.#charging.length === 0) this.#charging = this.#takeDebts();
+      if (this.#charging.length === 0) return;
+      const results = await Promise.allSettled(this.#charging.map((debt) => this.#parts.shared.charge(debt)));
+      this.#charging = this.#sortedOut(this.#charging, results).unanswered;
+      if (this.#charging.length > 0) this.#leave();
     }
   }
+
+  #takeDebts(): readonly ChargedDebt[] {
+    const some = this.#debts.entries().take(callsAtOnce).toArray();
+    for (const [key] of some) this.#debts.delete(key);
+    return some.map(([, debt]) => ({ ...debt, id: this.#parts.ids.next('debt_') }));
+  }
+
+  /** What fails for another reason than the store's absence would fail again, and must hold up neither the others nor whoever came by: the log hears of it. */
+  #sortedOut<Item>(items: readonly Item[], results: readonly PromiseSettledResult<unknown>[]) {
+    const answered: Item[] = [];
+    const unanswered: Item[] = [];
+    let reason: unknown;
+    for (const [index, item] of items.entries()) {
+      const result = results[index];
+      if (result?.status === 'rejected' && this.#parts.isUnavailable(result.reason)) {
+        unanswered.push(item);
+        reason = result.reason;
+        continue;
+      }
+      answered.push(item);
+      if (result?.status !== 'rejected') continue;
+      this.#parts.logger.error(
+        { component: 'limits', code: nameOf(result.reason) },
+        'what was used without the shared limits is not charged',
+      );
+    }
+    return { answered, unanswered, reason };
+  }
+}
+
+function nameOf(error: unknown): string {
+  return error instanceof Error ? error.name : typeof error;
 }
 
 function sumOf(a: Amounts, b: Amounts): Amounts {

@@ -32,6 +32,7 @@ export function openLimitStore(stack: AsyncDisposableStack, { config, budgets, c
       isUnavailable: (error) => error instanceof ValkeyUnavailable,
       probe: () => connection.send(['PING']),
       budgets,
+      ids,
       logger,
     }),
   );

@@ -33,7 +33,8 @@ export type IdPrefix =
   | 'rsv_'
   | 'key_'
   | 'audit_'
-  | 'replica_';
+  | 'replica_'
+  | 'debt_';
 
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz';
 const alphabetCodes = Buffer.from(alphabet);

@@ -3,7 +3,8 @@
  * `admission/limit-arithmetic.ts`; time is the server's own, in microseconds since 14 November 2023 (so that a double holds hundredths of one).
  *
  * A scope is a hash: `t1` to `t4` the arrival times of its rates, `c` what is in flight, `p`, `s`, `r` the period, what it has cost and what is set aside.
- * A reservation is a hash that outlives its end by a quarter of an hour, so that no id is admitted twice. Numbers are written by `%.0f` and `%.3f`: Lua's own
+ * A reservation is a hash that outlives its end by a quarter of an hour, so that no id is admitted twice, and its lease by a day: it says what is to be given back,
+ * and a scope's hash lives on while its tenant comes. Numbers are written by `%.0f` and `%.3f`: Lua's own
  * conversion (%.14g) would lose microseconds.
  */
 const common = `
@@ -89,7 +90,7 @@ if not refused then
   for n = 1, scopes do dump(reply, found[n]) end
   record[#record + 1] = 'reply'; record[#record + 1] = cjson.encode(reply)
   redis.call('HSET', KEYS[2], unpack(record))
-  redis.call('PEXPIRE', KEYS[2], lease + 900000)
+  redis.call('PEXPIRE', KEYS[2], lease + 86400000)
   redis.call('ZADD', KEYS[1], fine(at + lease * 1000), id)
   redis.call('PEXPIRE', KEYS[1], lease + 86400000)
 else
@@ -104,7 +105,10 @@ return reply`;
 export const settleScript = `${common}
 local id, mode, at, cost = ARGV[1], ARGV[2], now(ARGV[3]), tonumber(ARGV[4])
 local flat = redis.call('HGETALL', KEYS[2])
-if #flat == 0 then return 0 end
+if #flat == 0 then
+  redis.call('ZREM', KEYS[1], id)
+  return 0
+end
 local h = {}
 for i = 1, #flat, 2 do h[flat[i]] = flat[i + 1] end
 if h.state == 'done' or (h.state == 'reaped' and mode == 'reap') then return 0 end
@@ -157,34 +161,40 @@ local h = redis.call('HMGET', KEYS[2], 'gc', 'g2', 'g3', 'g4')
 local write, names = {}, {'gc', 'g2', 'g3', 'g4'}
 for i = 1, 4 do write[#write + 1] = names[i]; write[#write + 1] = whole(math.max(tonumber(h[i] or 0), tonumber(ARGV[3 + i]))) end
 redis.call('HSET', KEYS[2], unpack(write))
-redis.call('PEXPIRE', KEYS[2], tonumber(ARGV[2]) + 900000)
+redis.call('PEXPIRE', KEYS[2], tonumber(ARGV[2]) + 86400000)
 redis.call('ZADD', KEYS[1], fine(at + tonumber(ARGV[2]) * 1000), ARGV[1])
 redis.call('PEXPIRE', KEYS[1], tonumber(ARGV[2]) + 86400000)
 return 1`;
 
 /**
- * What was used while Valkey could not be asked. KEYS: one scope. ARGV: now or '', period or '', cost, the four rates or 0, the four amounts. A period that is
- * not here is read from the ledger when it is needed, which has the cost already.
+ * What was used while Valkey could not be asked, once for an id. KEYS: debt, scopes. ARGV: now or '', cost, the four amounts; for each scope: period or '', the four
+ * rates or 0. A period that is not here is read from the ledger when it is needed, which has the cost already.
  */
 export const chargeScript = `${common}
 local at = now(ARGV[1])
-local h = redis.call('HMGET', KEYS[1], unpack(fields))
-local write, latest = {}, at
-for d = 1, 4 do
-  local rate, amount = tonumber(ARGV[3 + d]), tonumber(ARGV[7 + d])
-  if rate > 0 and amount > 0 then
-    local tat = math.max(tonumber(h[d] or 0), at) + amount * 60000000 / rate
-    latest = math.max(latest, tat)
-    write[#write + 1] = fields[d]; write[#write + 1] = fine(tat)
+if not redis.call('SET', KEYS[1], '1', 'NX', 'PX', 900000) then return 0 end
+for n = 1, #KEYS - 1 do
+  local o, key = 6 + (n - 1) * 5, KEYS[1 + n]
+  local h = redis.call('HMGET', key, unpack(fields))
+  local write, latest = {}, at
+  for d = 1, 4 do
+    local rate, amount = tonumber(ARGV[o + 1 + d]), tonumber(ARGV[2 + d])
+    if rate > 0 and amount > 0 then
+      local tat = math.max(tonumber(h[d] or 0), at) + amount * 60000000 / rate
+      latest = math.max(latest, tat)
+      write[#write + 1] = fields[d]; write[#write + 1] = fine(tat)
+    end
   end
-end
-if ARGV[2] ~= '' and h[6] == ARGV[2] then write[#write + 1] = 's'; write[#write + 1] = whole(tonumber(h[7]) + tonumber(ARGV[3])) end
-if #write > 0 then
-  redis.call('HSET', KEYS[1], unpack(write))
-  redis.call('PEXPIRE', KEYS[1], whole(3600000 + (latest - at) / 1000))
+  local period = ARGV[o + 1]
+  if period ~= '' and h[6] == period then write[#write + 1] = 's'; write[#write + 1] = whole(tonumber(h[7]) + tonumber(ARGV[2])) end
+  if #write > 0 then
+    redis.call('HSET', key, unpack(write))
+    redis.call('PEXPIRE', key, whole(3600000 + (latest - at) / 1000))
+  end
 end
 return 1`;
 
-/** KEYS: leases. ARGV: now or ''. Replies ids of leases that have run out, the oldest first, at most 64. */
+/** KEYS: leases. ARGV: now or '', how many. Replies how many leases there are, and the ids of those that have run out, the oldest first. */
 export const expiredScript = `${common}
-return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', fine(now(ARGV[1])), 'LIMIT', 0, 64)`;
+local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', fine(now(ARGV[1])), 'LIMIT', 0, tonumber(ARGV[2]))
+return {redis.call('ZCARD', KEYS[1]), unpack(ids)}`;

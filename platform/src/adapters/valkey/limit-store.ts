@@ -14,15 +14,8 @@ import {
   type ScopeState,
   tightestStates,
 } from '../../admission/limit-arithmetic.ts';
-import type {
-  Amounts,
-  BudgetSource,
-  LimitScope,
-  LimitStore,
-  ReserveOutcome,
-  ReserveRequest,
-  SettleOutcome,
-} from '../../admission/limit-store.ts';
+import type { Amounts, BudgetSource, LimitScope, ReserveOutcome, ReserveRequest, SettleOutcome } from '../../admission/limit-store.ts';
+import type { ChargedDebt, SharedLimitStore } from '../../admission/replicated-limits.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
 import { chargeScript, expiredScript, renewScript, reserveScript, settleScript } from './limit-scripts.ts';
@@ -50,21 +43,35 @@ const fieldsPerScope = 8;
 const loadsMax = 3;
 /** Scopes that are remembered for a time without Valkey. */
 const scopesMax = 20_000;
-/** Tenants whose leases this process looks after. */
+/** Tenants whose leases this process looks after at a time. */
 const tenantsMax = 50_000;
+/** Tenants that are asked for at once, which one round trip carries. */
+const tenantsAtOnce = 64;
+/** Leases of one tenant; what is not done after so many rounds is next time's. */
+const expiredAtOnce = 64;
+const roundsMax = 16;
+const nothing: Amounts = { inputTokens: 0, outputTokens: 0, costNanoUsd: 0 };
+
+interface Held {
+  readonly tenant: string;
+  readonly scopes: readonly LimitScope[];
+  hasEnded: boolean;
+}
 
 type Reply = readonly [string, ...string[]];
 
-export class ValkeyLimitStore implements LimitStore {
+export class ValkeyLimitStore implements SharedLimitStore {
   readonly #parts: ValkeyLimitStoreParts;
   readonly #prefix: string;
   /** Where this process's live reservations are. */
-  readonly #live = new Map<string, { readonly tenant: string; readonly scopes: readonly LimitScope[] }>();
+  readonly #live = new Map<string, Held>();
+  /** How many of them run, by scope. */
+  readonly #liveIn = new Map<string, number>();
   /** How scopes stood when Valkey last told of them. */
   readonly #seen = new LRUCache<string, { readonly atMs: number; readonly aheadUs: readonly number[] }>({ max: scopesMax });
   /** What is being asked of the source: once for all who wait. */
   readonly #loading = new Map<string, Promise<number>>();
-  /** Tenants that were here, the oldest first. */
+  /** Tenants that were here since their leases were last looked at, or had some then. */
   readonly #tenants = new Set<string>();
 
   constructor(parts: ValkeyLimitStoreParts) {
@@ -76,11 +83,11 @@ export class ValkeyLimitStore implements LimitStore {
     const { reservationId, scopes, amounts } = request;
     assertWhole(amounts);
     const tenant = tenantOf(scopes);
-    this.#remember(tenant);
+    if (this.#tenants.size < tenantsMax) this.#tenants.add(tenant);
     const spent = new Map<number, number>();
     // Before it is asked: an answer that comes too late must find its reservation to end.
     const wasLive = this.#live.has(reservationId);
-    this.#live.set(reservationId, { tenant, scopes });
+    if (!wasLive) this.#hold(reservationId, { tenant, scopes, hasEnded: false });
     let holdsNothing = true;
     try {
       const outcome = await this.#untilDecided(tenant, request, spent);
@@ -90,7 +97,7 @@ export class ValkeyLimitStore implements LimitStore {
       holdsNothing = !(error instanceof ValkeyUnavailable);
       throw error;
     } finally {
-      if (holdsNothing && !wasLive) this.#live.delete(reservationId);
+      if (holdsNothing && !wasLive) this.forget(reservationId);
     }
   }
 
@@ -120,7 +127,7 @@ export class ValkeyLimitStore implements LimitStore {
     const held = this.#live.get(reservationId);
     if (held === undefined) return 'unknown';
     const ended = await this.#end({ reservationId, tenant: held.tenant, keys: this.#scopeKeys(held) }, 'settle', actual);
-    this.#live.delete(reservationId);
+    this.forget(reservationId);
     return (['unknown', 'settled', 'corrected_after_reap'] as const)[ended] ?? 'unknown';
   }
 
@@ -133,39 +140,27 @@ export class ValkeyLimitStore implements LimitStore {
     return (await this.#parts.connection.run<number>(scripts.renew, this.#keys(held.tenant, reservationId), args)) === 1;
   }
 
-  /** Leases of every tenant that was here, of whatever replica. */
+  /**
+   * Leases, of whatever replica, of tenants that were here. A tenant is asked for while it has any: those of a replica that died are given back by every other one that
+   * the tenant comes to, and held against nobody while it comes to none.
+   */
   async reap(): Promise<number> {
-    let reaped = 0;
-    for (const tenant of this.#tenants) {
-      const ids = await this.#parts.connection.run<readonly string[]>(scripts.expired, [this.#leases(tenant)], [this.#now()]);
-      for (const reservationId of ids) reaped += await this.#reap(tenant, reservationId);
-    }
-    return reaped;
+    const counts = await this.#ofTenants((tenant) => this.#reapTenant(tenant));
+    return counts.reduce((sum, count) => sum + count, 0);
   }
 
   async liveCount(): Promise<number> {
-    let count = 0;
-    for (const tenant of this.#tenants) count += await this.#parts.connection.send<number>(['ZCARD', this.#leases(tenant)]);
-    return count;
+    const counts = await this.#ofTenants((tenant) => this.#parts.connection.send<number>(['ZCARD', this.#leases(tenant)]));
+    return counts.reduce((sum, count) => sum + count, 0);
   }
 
   /** Adds what was used without asking. */
-  async charge({
-    scopes,
-    used,
-    requests,
-  }: {
-    readonly scopes: readonly LimitScope[];
-    readonly used: Amounts;
-    readonly requests: number;
-  }): Promise<void> {
+  async charge({ id, scopes, used, requests }: ChargedDebt): Promise<void> {
     const tenant = tenantOf(scopes);
-    const amounts = [requests, ...amountsOf(used).slice(1)];
-    const keys = this.#scopeKeys({ tenant, scopes });
-    for (const [index, { limits, budget }] of scopes.entries()) {
-      const args = [this.#now(), budget?.period.id ?? '', used.costNanoUsd, ...ratesOf(limits), ...amounts];
-      await this.#parts.connection.run(scripts.charge, [keys[index] as string], args.map(String));
-    }
+    const args = [this.#now(), used.costNanoUsd, requests, ...amountsOf(used).slice(1)];
+    for (const { limits, budget } of scopes) args.push(budget?.period.id ?? '', ...ratesOf(limits));
+    const keys = [`${this.#prefix}:{${tenant}}:d:${id}`, ...this.#scopeKeys({ tenant, scopes })];
+    await this.#parts.connection.run(scripts.charge, keys, args.map(String));
   }
 
   /** How far a scope's rates were ahead of now when Valkey last told of it, less what has passed since, in microseconds. */
@@ -176,12 +171,62 @@ export class ValkeyLimitStore implements LimitStore {
     return seen.aheadUs.map((ahead) => Math.max(0, ahead - passedUs));
   }
 
-  /** Reservations of this process in a scope, but for these. */
-  liveIn({ key }: LimitScope, ended: ReadonlyMap<string, unknown>): number {
-    let live = 0;
-    for (const [reservationId, { scopes }] of this.#live)
-      if (!ended.has(reservationId) && scopes.some((scope) => scope.key === key)) live++;
-    return live;
+  liveIn({ key }: Pick<LimitScope, 'key'>): number {
+    return this.#liveIn.get(key) ?? 0;
+  }
+
+  endsLater(reservationId: string): void {
+    const held = this.#live.get(reservationId);
+    if (held === undefined || held.hasEnded) return;
+    held.hasEnded = true;
+    for (const { key } of held.scopes) {
+      const left = this.liveIn({ key }) - 1;
+      if (left === 0) this.#liveIn.delete(key);
+      else this.#liveIn.set(key, left);
+    }
+  }
+
+  forget(reservationId: string): void {
+    this.endsLater(reservationId);
+    this.#live.delete(reservationId);
+  }
+
+  #hold(reservationId: string, held: Held): void {
+    this.#live.set(reservationId, held);
+    for (const scope of held.scopes) this.#liveIn.set(scope.key, this.liveIn(scope) + 1);
+  }
+
+  async #ofTenants(ask: (tenant: string) => Promise<number>): Promise<readonly number[]> {
+    const tenants = [...this.#tenants];
+    const counts: number[] = [];
+    for (let from = 0; from < tenants.length; from += tenantsAtOnce) {
+      counts.push(...(await Promise.all(tenants.slice(from, from + tenantsAtOnce).map(ask))));
+    }
+    return counts;
+  }
+
+  async #reapTenant(tenant: string): Promise<number> {
+    // Before it is asked: who comes meanwhile is asked for again.
+    this.#tenants.delete(tenant);
+    let reaped = 0;
+    try {
+      for (let round = 0; round < roundsMax; round++) {
+        const args = [this.#now(), String(expiredAtOnce)];
+        const [live, ...ids] = await this.#parts.connection.run<readonly [number, ...string[]]>(
+          scripts.expired,
+          [this.#leases(tenant)],
+          args,
+        );
+        for (const reservationId of ids) reaped += await this.#reap(tenant, reservationId);
+        if (live === ids.length) return reaped;
+        if (ids.length < expiredAtOnce) break;
+      }
+      this.#tenants.add(tenant);
+      return reaped;
+    } catch (error) {
+      this.#tenants.add(tenant);
+      throw error;
+    }
   }
 
   async #reap(tenant: string, reservationId: string): Promise<number> {
@@ -189,7 +234,6 @@ export class ValkeyLimitStore implements LimitStore {
     const count = Number(await this.#parts.connection.send<string | null>(['HGET', record, 'scopes']));
     const names = Array.from({ length: count }, (_, index) => `k${index + 1}`);
     const keys = count === 0 ? [] : await this.#parts.connection.send<readonly (string | null)[]>(['HMGET', record, ...names]);
-    const nothing: Amounts = { inputTokens: 0, outputTokens: 0, costNanoUsd: 0 };
     return this.#end({ reservationId, tenant, keys: keys.map((key) => key ?? '') }, 'reap', nothing);
   }
 
@@ -283,14 +327,6 @@ export class ValkeyLimitStore implements LimitStore {
 
   #scopeKeys({ tenant, scopes }: { readonly tenant: string; readonly scopes: readonly LimitScope[] }): readonly string[] {
     return scopes.map(({ key }) => `${this.#prefix}:{${tenant}}:s:${key}`);
-  }
-
-  #remember(tenant: string): void {
-    this.#tenants.delete(tenant);
-    this.#tenants.add(tenant);
-    if (this.#tenants.size <= tenantsMax) return;
-    const [oldest] = this.#tenants;
-    if (oldest !== undefined) this.#tenants.delete(oldest);
   }
 }
 

@@ -13,13 +13,14 @@ import { used } from '../../contracts/limit-store-histories.ts';
 const noMoney: BudgetSource = { spentNanoUsd: async () => 0 };
 let server: Awaited<ReturnType<typeof startValkey>>;
 const opened: ValkeyConnection[] = [];
+const servers: { stop(signal?: NodeJS.Signals): Promise<void> }[] = [];
 
 beforeAll(async () => {
   server = await startValkey();
 });
 afterAll(async () => {
   for (const connection of opened) await connection[Symbol.asyncDispose]();
-  await server.stop();
+  for (const each of [server, ...servers]) await each.stop();
 });
 
 async function connect(url = server.url): Promise<ValkeyConnection> {
@@ -27,6 +28,13 @@ async function connect(url = server.url): Promise<ValkeyConnection> {
   opened.push(connection);
   await expect.poll(() => connection.isReady, { timeout: 10_000, interval: 10 }).toBe(true);
   return connection;
+}
+
+/** For tests that count the server's calls. */
+async function ownServer() {
+  const own = await startValkey();
+  servers.push(own);
+  return own;
 }
 
 let shared: Promise<ValkeyConnection> | undefined;
@@ -83,7 +91,7 @@ describe('several replicas', () => {
     const budget = { limitNanoUsd: 1_000, isHard: true, isKept: true, period: { id: '2026-11', endsAtMs: Date.now() + 1e9 } };
     const scope: LimitScope = { name: 'tenant', key: 't:4.acme', limits: {}, budget };
     await expect(store.reserve(requestOf('r', [scope]))).rejects.toThrow('no ledger');
-    expect(store.liveIn(scope, new Map())).toBe(0);
+    expect(store.liveIn(scope)).toBe(0);
   });
 
   // Planted: reaping by what this process remembers.
@@ -108,6 +116,98 @@ describe('several replicas', () => {
     // It was not dead after all.
     expect(await dead.settle('d0', used(90))).toBe('corrected_after_reap');
     expect(await dead.settle('d0', used(90))).toBe('unknown');
+  });
+
+  // Planted: reaping what this replica holds alone; 64 leases and no more.
+  it('give back, within a lease after it ran out, what a dead one held of a tenant they had not seen for long', async () => {
+    const [dead, alive] = (await replicas(2)) as [ValkeyLimitStore, ValkeyLimitStore];
+    const scopes = tenantOf({ concurrency: 200 });
+    await alive.reserve(requestOf('long ago', scopes));
+    await alive.settle('long ago', used(0));
+    expect(await alive.reap()).toBe(0);
+    const leaseMs = 400;
+    await Promise.all(Array.from({ length: 200 }, (_, index) => dead.reserve({ ...requestOf(`d${index}`, scopes), leaseMs })));
+    const ranOutAtMs = performance.now() + leaseMs;
+    const kinds: string[] = [];
+    // The tenant goes on with the other one, which reaps every third of a lease.
+    for (let number = 0; kinds.at(-1) !== 'reserved'; number++) {
+      kinds.push((await alive.reserve(requestOf(`a${number}`, scopes))).kind);
+      if (kinds.at(-1) !== 'reserved') await new Promise((resolve) => setTimeout(resolve, leaseMs / 3));
+      await alive.reap();
+      expect(performance.now()).toBeLessThan(ranOutAtMs + leaseMs);
+    }
+    expect(kinds[0]).toBe('denied');
+    expect(await alive.reserve(requestOf('b', scopes))).toMatchObject({ states: [{ remaining: 198 }] });
+  });
+
+  // Planted: every tenant that was ever here.
+  it('ask for the leases of those tenants alone that were here since, or have some', async () => {
+    const connection = await connect((await ownServer()).url);
+    const store = new ValkeyLimitStore({ connection, clock: systemClock, budgets: noMoney });
+    const tenant = (index: number): readonly LimitScope[] => [{ name: 'tenant', key: `t:${index}`, limits: { concurrency: 1 } }];
+    for (let index = 0; index < 300; index++) {
+      await store.reserve(requestOf(`r${index}`, tenant(index)));
+      if (index > 0) await store.settle(`r${index}`, used(0));
+    }
+    const callsOf = async (work: () => Promise<unknown>) => {
+      await connection.send(['CONFIG', 'RESETSTAT']);
+      await work();
+      return Number(/cmdstat_evalsha:calls=(\d+)/.exec(await connection.send<string>(['INFO', 'commandstats']))?.[1] ?? 0);
+    };
+    await store.reap();
+    expect(await callsOf(() => store.reap())).toBe(1);
+    await store.settle('r0', used(0));
+    await store.reap();
+    expect(await callsOf(() => store.reap())).toBe(0);
+    expect(await store.liveCount()).toBe(0);
+  });
+
+  // Planted: leaving a lease whose reservation is gone; its place is the first of every look.
+  it('do not trip over a lease whose reservation is not there any more', async () => {
+    const prefix = randomUUID();
+    const [store] = await replicas(1, { prefix });
+    const connection = await connect();
+    const scopes = tenantOf({ concurrency: 5 });
+    const old = Array.from({ length: 64 }, (_, index) => ['1', `gone${index}`]).flat();
+    await connection.send(['ZADD', `${prefix}:{t:4.acme}:leases`, ...old]);
+    await store.reserve({ ...requestOf('r', scopes), leaseMs: 1 });
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(await store.reap()).toBe(1);
+    expect(await store.liveCount()).toBe(0);
+  });
+
+  // Planted: charging again; charging a scope at a time.
+  it('charge a debt once, in all its scopes', async () => {
+    const [store] = await replicas(1);
+    const user: LimitScope = { name: 'user', key: 't:4.acme:u:3.ann', limits: { requestsPerMinute: 60, outputTokensPerMinute: 900 } };
+    const scopes = [...tenantOf({ tokensPerMinute: 6_000 }), user];
+    const debt = { id: 'debt_1', scopes, used: used(300), requests: 3 };
+    for (let count = 0; count < 3; count++) await store.charge(debt);
+    const outcome = await store.reserve(requestOf('a', scopes));
+    const left =
+      outcome.kind === 'reserved' ? Object.fromEntries(outcome.states.map(({ dimension, remaining }) => [dimension, remaining])) : {};
+    // Refilled a little since: by 100, 1 and 15 a second.
+    expect([left['tokens'], left['requests'], left['output_tokens']].map((each) => Math.floor((each ?? 0) / 40) * 40)).toEqual([
+      5_680, 40, 680,
+    ]);
+    expect(left['requests']).toBe(56);
+  });
+
+  it('count what runs in a scope, without what has ended and cannot be told', async () => {
+    const [store] = await replicas(1);
+    const tenant = tenantOf({ concurrency: 9 });
+    const key: LimitScope = { name: 'key', key: 't:4.acme:k:2.k1', limits: { concurrency: 9 } };
+    for (const id of ['a', 'b', 'c']) await store.reserve(requestOf(id, [...tenant, key]));
+    await store.reserve(requestOf('a', [...tenant, key]));
+    await store.reserve(requestOf('d', tenant));
+    store.endsLater('a');
+    store.endsLater('a');
+    await store.settle('b', used(0));
+    store.forget('c');
+    expect([store.liveIn(key), store.liveIn(tenant[0] as LimitScope)]).toEqual([0, 1]);
+    // Told at last.
+    expect(await store.settle('a', used(0))).toBe('settled');
+    expect([store.liveIn(key), store.liveIn(tenant[0] as LimitScope)]).toEqual([0, 1]);
   });
 
   it('do not look at their own clocks', async () => {

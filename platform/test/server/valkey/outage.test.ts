@@ -10,6 +10,7 @@ import { ValkeyConnection, ValkeyUnavailable } from '../../../src/adapters/valke
 import type { BudgetSource, LimitScope, ReserveOutcome } from '../../../src/admission/limit-store.ts';
 import { ReplicatedLimits } from '../../../src/admission/replicated-limits.ts';
 import { systemClock } from '../../../src/primitives/clock.ts';
+import { systemIds } from '../../../src/primitives/ids.ts';
 import { silentLogger } from '../../../src/telemetry/logger.ts';
 import { used } from '../../contracts/limit-store-histories.ts';
 
@@ -45,6 +46,7 @@ async function open(count: number, budgets: BudgetSource = { spentNanoUsd: async
       isUnavailable: (error) => error instanceof ValkeyUnavailable,
       probe: () => connection.send(['PING']),
       budgets,
+      ids: systemIds,
       logger: silentLogger,
     });
     replicas.push({ limits, presence, connection });
