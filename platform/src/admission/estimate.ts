@@ -4,6 +4,7 @@
  */
 import { LRUCache } from 'lru-cache';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
+import { limitsOver } from './limit-scopes.ts';
 
 type Body = Readonly<Record<string, unknown>>;
 
@@ -61,9 +62,17 @@ export interface OutputReserve {
   readonly tokensMax: number;
 }
 
+export interface OutputDemand {
+  readonly scope: TenantScope;
+  readonly session?: string | undefined;
+  readonly body: Body;
+  /** Of the model. */
+  readonly outputTokensMax: number;
+}
+
 export interface OutputEstimates {
   /** What admission sets aside. The largest cap counts, because a client may send several (`max_tokens`, `max_completion_tokens`). */
-  reserve(scope: TenantScope, body: Body, outputTokensMax: number): OutputReserve;
+  reserve(demand: OutputDemand): OutputReserve;
   /** What the queue is charged in advance: the mean of what this tenant's calls to this model gave, never above the client's cap. */
   predict(scope: TenantScope, body: Body): number;
   learn(scope: TenantScope, body: Body, outputTokens: number): void;
@@ -78,13 +87,13 @@ interface Learned {
 export function createOutputEstimates(): OutputEstimates {
   const learned = new LRUCache<string, Learned>({ max: learnedScopesMax });
   return {
-    reserve(scope, body, outputTokensMax) {
+    reserve({ scope, session, body, outputTokensMax }) {
       const cap = capOf(body);
       const choices = typeof body['n'] === 'number' ? body['n'] : 1;
       const tokensMax = Math.min(cap ?? outputTokensMax, outputTokensMax) * choices;
       if (cap !== undefined) return { tokens: cap * choices, isDemanded: true, tokensMax };
       const expected = Math.ceil((learned.get(slotOf(scope, body))?.high ?? outputDefaultTokens) * 1.2) * choices;
-      return { tokens: Math.min(expected, shareOf(scope)), isDemanded: false, tokensMax };
+      return { tokens: Math.min(expected, shareOf(scope, session)), isDemanded: false, tokensMax };
     },
     predict(scope, body) {
       const mean = learned.get(slotOf(scope, body))?.mean ?? outputDefaultTokens / 2;
@@ -108,12 +117,12 @@ function capOf(body: Body): number | undefined {
   return caps.length === 0 ? undefined : Math.max(...caps);
 }
 
-function shareOf(scope: TenantScope): number {
-  const { policy, principal } = scope;
-  const limits = [policy.limits, policy.perUser?.limits, principal.keyPolicy?.limits]
-    .flatMap((own) => [own?.tokensPerMinute, own?.outputTokensPerMinute])
-    .filter((limit) => limit !== undefined);
-  return limits.length === 0 ? Number.POSITIVE_INFINITY : Math.max(1, Math.floor(Math.min(...limits) * learnedShareMax));
+function shareOf(scope: TenantScope, session: string | undefined): number {
+  let least = Number.POSITIVE_INFINITY;
+  for (const { tokensPerMinute = least, outputTokensPerMinute = least } of limitsOver(scope, session)) {
+    least = Math.min(least, tokensPerMinute, outputTokensPerMinute);
+  }
+  return Math.max(1, Math.floor(least * learnedShareMax));
 }
 
 function slotOf(scope: TenantScope, body: Body): string {

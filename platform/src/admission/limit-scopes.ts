@@ -5,7 +5,7 @@
 import { LRUCache } from 'lru-cache';
 import { type PeriodKind, periodAt } from '../primitives/calendar-period.ts';
 import { fnvHashOf } from '../primitives/fnv-hash.ts';
-import type { BudgetPolicy, ScopePolicy, SessionPolicy } from '../tenancy/tenant.ts';
+import type { BudgetPolicy, LimitPolicy, ScopePolicy, SessionPolicy } from '../tenancy/tenant.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
 import type { LimitScope, LimitScopeName, ScopeBudget } from './limit-store.ts';
 
@@ -64,6 +64,19 @@ export class LimitScopes {
     users.set(user, nowMs);
     return user;
   }
+}
+
+/** The limits that a request of this credential counts for, in a session or in none. */
+export function limitsOver({ policy, principal }: TenantScope, session: string | undefined): readonly LimitPolicy[] {
+  const { team, keyPolicy } = principal;
+  const over = [
+    policy.limits,
+    team === undefined ? undefined : teamPolicyOf(policy, team)?.limits,
+    keyPolicy?.limits,
+    policy.perUser?.limits,
+    session === undefined ? undefined : policy.perSession?.limits,
+  ];
+  return over.filter((limits) => limits !== undefined);
 }
 
 /** Own properties alone: a team may be called `constructor`. */

@@ -133,6 +133,19 @@ describe('a session', () => {
     expect(short.asks()).toBe('session_limit_exceeded');
   });
 
+  // Planted: counting it all the same; giving back more than one.
+  it('is not charged for a call that was refused elsewhere, nor for one that it refuses itself', () => {
+    const guard = new SessionGuard(new ManualClock());
+    const scope = scopeOf({ callsMax: 2 });
+    const enter = () => guard.enter(scope, { user: 'u', session: 's1' }, {});
+    for (let count = 0; count < 5; count++) enter().refused();
+    const second = [enter(), enter()][1];
+    for (let count = 0; count < 5; count++) expect(enter).toThrow('made 2 calls');
+    second?.refused();
+    enter();
+    expect(enter).toThrow('made 2 calls');
+  });
+
   it('is over after an hour without a request', () => {
     const clock = new ManualClock();
     // The cache takes a start at 0 for none.

@@ -15,9 +15,11 @@ import type { Caller } from './limit-scopes.ts';
 
 type Body = Readonly<Record<string, unknown>>;
 
-export interface SessionNotice {
+export interface SessionCall {
   /** The session goes round in circles and is refused if it goes on. */
   readonly isLooping: boolean;
+  /** Limits or the queue refused it: it is no call of the session. Once. */
+  refused(): void;
 }
 
 interface Session {
@@ -62,14 +64,27 @@ export class SessionGuard {
     });
   }
 
-  /** Counts a call. Throws `session_limit_exceeded` or `agent_loop_detected`. */
-  enter({ tenantId, policy }: TenantScope, { user, session: name }: Caller, body: Body): SessionNotice {
-    if (name === undefined) return { isLooping: false };
+  /**
+   * Counts a call before limits and the queue are asked, so that no more begin at once than may be made, and not if they refuse it. Throws
+   * `session_limit_exceeded` or `agent_loop_detected`, and counts nothing then.
+   */
+  enter({ tenantId, policy }: TenantScope, { user, session: name }: Caller, body: Body): SessionCall {
+    if (name === undefined) return { isLooping: false, refused: () => {} };
     const session = this.#session(`${tenantId.length}.${tenantId}:${user.length}.${user}:${name}`);
     this.#bound(session, policy.perSession ?? {});
+    const isLooping = this.#isLooping(session, body);
     session.calls++;
+    return {
+      isLooping,
+      refused: () => {
+        session.calls--;
+      },
+    };
+  }
+
+  #isLooping(session: Session, body: Body): boolean {
     const step = stepOf(body);
-    if (step === undefined) return { isLooping: false };
+    if (step === undefined) return false;
     // The same request again is a retry: no step, and no reason to be stricter.
     const isRetry = step.request === session.request;
     if (!isRetry) session.steps = [step.digest, ...session.steps].slice(0, stepsMax);
@@ -77,11 +92,11 @@ export class SessionGuard {
     const period = periodOf(session.steps);
     if (period === undefined) {
       session.warnings = 0;
-      return { isLooping: false };
+      return false;
     }
     if (session.warnings >= warningsMax) throw loopRefusal(period);
     if (!isRetry) session.warnings++;
-    return { isLooping: true };
+    return true;
   }
 
   #session(key: string): Session {

@@ -7,7 +7,7 @@
  * Nothing here mutates the request. Ownership of the slot and of the reservation passes to a Turn; the Turn of a stream passes to
  * the stream, which ends it however it ends. Nothing here waits for the database.
  */
-import type { Admission, Demand } from '../admission/admit.ts';
+import type { Admission, Demand, Reservation } from '../admission/admit.ts';
 import { estimateInputTokens, type OutputEstimates } from '../admission/estimate.ts';
 import type { SessionGuard } from '../admission/session-guard.ts';
 import { BulkheadError, quoteInput } from '../errors/bulkhead-error.ts';
@@ -101,11 +101,13 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
   assertFitsContext(body, inputTokens, route.model.contextTokens);
   parts.meter.assertReady();
   const caller = callerOf(call);
-  const { isLooping } = parts.sessions.enter(scope, caller, body);
-  const output = kind === 'chat' ? parts.estimates.reserve(scope, body, route.model.outputTokensMax) : noOutput;
+  const { outputTokensMax } = route.model;
+  const output = kind === 'chat' ? parts.estimates.reserve({ scope, session: caller.session, body, outputTokensMax }) : noOutput;
   const costOf = costOfRoute(parts, route);
-  const reservation = await parts.admission.admit({ scope, caller, workClass: 'interactive', inputTokens, output, costOf });
+  const sessionCall = parts.sessions.enter(scope, caller, body);
+  let reservation: Reservation | undefined;
   try {
+    reservation = await parts.admission.admit({ scope, caller, workClass: 'interactive', inputTokens, output, costOf });
     const predictedOutputTokens = kind === 'chat' ? parts.estimates.predict(scope, body) : 0;
     const ticket: Ticket = {
       poolId: route.poolId,
@@ -128,14 +130,15 @@ async function takeTurn(parts: InferenceParts, call: InferenceCall, kind: 'chat'
       outputTokens: predictedOutputTokens,
       reservation,
       permit,
-      isLooping,
+      isLooping: sessionCall.isLooping,
       meter: parts.meter,
       metrics: parts.metrics,
       clock: parts.clock,
       startedAtMs,
     });
   } catch (error) {
-    reservation.release();
+    reservation?.release();
+    sessionCall.refused();
     throw error;
   }
 }

@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { MemoryLimitStore } from '../../src/adapters/memory/limit-store.ts';
 import { createAdmission, type Demand } from '../../src/admission/admit.ts';
+import { createOutputEstimates } from '../../src/admission/estimate.ts';
 import { type Caller, LimitScopes } from '../../src/admission/limit-scopes.ts';
 import type { BulkheadError } from '../../src/errors/bulkhead-error.ts';
 import { ManualClock } from '../../src/primitives/clock.ts';
@@ -10,7 +11,7 @@ import { callerOf } from '../../src/request-path/caller-of.ts';
 import type { TenantCapabilities } from '../../src/tenancy/capabilities.ts';
 import { mintPrincipal } from '../../src/tenancy/mint-principal.ts';
 import type { PrincipalFacts } from '../../src/tenancy/principal.ts';
-import type { BudgetPolicy, TenantOverrides, TierPolicy } from '../../src/tenancy/tenant.ts';
+import type { BudgetPolicy, LimitPolicy, TenantOverrides, TierPolicy } from '../../src/tenancy/tenant.ts';
 import { openTenantScope, type TenantScope } from '../../src/tenancy/tenant-scope.ts';
 import { tenantId } from '../support/embedded-database.ts';
 
@@ -151,6 +152,28 @@ describe('the tree of limits', () => {
     expect(userKey('user 1', 20_000)).toBe('t:4.acme:u:6.user 1');
     expect(userKey('late', 20_000)).toContain('shared place');
     expect(userKey('late', 700_000)).toBe('t:4.acme:u:4.late');
+  });
+});
+
+describe('what is set aside for an answer of unknown length', () => {
+  // Planted: without the team's, and without the session's.
+  it('is at most a quarter of the least token limit of any level that the request counts for', () => {
+    const own = (limit: LimitPolicy) => ({ limits: limit });
+    const levels: readonly [string, Facts, string | undefined, number][] = [
+      ['tenant', { tier: own({ tokensPerMinute: 400 }) }, undefined, 100],
+      ['any team', { tier: { perTeam: own({ tokensPerMinute: 400 }) }, principal: { team: 'red' } }, undefined, 100],
+      ['a named team', { overrides: { teams: { red: own({ outputTokensPerMinute: 80 }) } }, principal: { team: 'red' } }, undefined, 20],
+      ['another team', { overrides: { teams: { blue: own({ tokensPerMinute: 4 }) } }, principal: { team: 'red' } }, undefined, 615],
+      ['key', { principal: { keyPolicy: own({ tokensPerMinute: 200 }) } }, undefined, 50],
+      ['user', { tier: { perUser: own({ tokensPerMinute: 100 }) } }, undefined, 25],
+      ['session', { tier: { perSession: own({ outputTokensPerMinute: 40 }) } }, 's1', 10],
+      ['no session', { tier: { perSession: own({ outputTokensPerMinute: 40 }) } }, undefined, 615],
+      ['least of two', { tier: { ...own({ tokensPerMinute: 400 }), perUser: own({ outputTokensPerMinute: 8 }) } }, undefined, 2],
+    ];
+    for (const [level, facts, session, tokens] of levels) {
+      const demand = { scope: scopeOf(facts), session, body: { model: 'm' }, outputTokensMax: 16_384 };
+      expect([level, createOutputEstimates().reserve(demand).tokens]).toEqual([level, tokens]);
+    }
   });
 });
 
