@@ -35,12 +35,13 @@ function denial({ binding, used, retryAfterMs }: ReserveOutcome & { readonly kin
     return new BulkheadError('budget_reserved', message, { retryAfterMs, details: moneyDetails(binding, used) });
   }
   const details = { ...detailsOf(binding), used, reset_ms: binding.resetMs };
+  const headers = rateLimitHeaders([binding]);
   if (dimension === 'concurrency') {
     const message = `The ${scope} has ${limit} requests running, which is its limit.`;
-    return new BulkheadError('concurrency_limit_exceeded', message, { retryAfterMs, details });
+    return new BulkheadError('concurrency_limit_exceeded', message, { retryAfterMs, details, headers });
   }
   const message = `The ${scope}'s limit of ${limit} ${nouns[dimension]} a minute is reached. Try again in ${retryAfterMs} ms.`;
-  return new BulkheadError('rate_limit_exceeded', message, { retryAfterMs, details, headers: rateLimitHeaders([binding]) });
+  return new BulkheadError('rate_limit_exceeded', message, { retryAfterMs, details, headers });
 }
 
 function tooLarge(binding: LimitState, requested: number): BulkheadError {
@@ -48,7 +49,7 @@ function tooLarge(binding: LimitState, requested: number): BulkheadError {
   return new BulkheadError(
     'request_too_large_for_limit',
     `The request needs ${requested} ${nouns[dimension]}; the ${scope}'s limit is ${limit} a minute, so no wait can help.`,
-    { details: { ...detailsOf(binding), requested } },
+    { details: { ...detailsOf(binding), requested }, headers: rateLimitHeaders([binding]) },
   );
 }
 

@@ -34,7 +34,7 @@ export function isUnexpected(error: unknown): boolean {
 const internalError = new BulkheadError('internal_error', 'The server had an error while processing the request.');
 
 function errorHeaders(error: BulkheadError): Record<string, string> {
-  const headers: Record<string, string> = {};
+  const headers: Record<string, string> = { ...error.headers };
   const { shouldRetry, status } = error.rule;
   if (shouldRetry !== undefined) headers['x-should-retry'] = String(shouldRetry);
   if (status === 401) headers['www-authenticate'] = 'Bearer';

@@ -91,20 +91,26 @@ describe('admission', () => {
   it('lesson 2: reserves the largest of several caps, and an expectation when there is none', () => {
     const estimates = createOutputEstimates();
     const scope = scopeWith({});
-    expect(estimates.reserve(scope, { model: 'm', max_tokens: 1, max_completion_tokens: 10_000 }, 16_384)).toEqual({
+    expect(
+      estimates.reserve({ scope, body: { model: 'm', max_tokens: 1, max_completion_tokens: 10_000 }, outputTokensMax: 16_384 }),
+    ).toEqual({
       tokens: 10_000,
       isDemanded: true,
       tokensMax: 10_000,
     });
-    expect(estimates.reserve(scope, { model: 'm', max_tokens: 7, n: 3 }, 16_384)).toEqual({ tokens: 21, isDemanded: true, tokensMax: 21 });
-    expect(estimates.reserve(scope, { model: 'm' }, 16_384)).toMatchObject({ isDemanded: false });
-    expect(estimates.reserve(scope, { model: 'm' }, 16_384).tokens).toBeGreaterThan(100);
+    expect(estimates.reserve({ scope, body: { model: 'm', max_tokens: 7, n: 3 }, outputTokensMax: 16_384 })).toEqual({
+      tokens: 21,
+      isDemanded: true,
+      tokensMax: 21,
+    });
+    expect(estimates.reserve({ scope, body: { model: 'm' }, outputTokensMax: 16_384 })).toMatchObject({ isDemanded: false });
+    expect(estimates.reserve({ scope, body: { model: 'm' }, outputTokensMax: 16_384 }).tokens).toBeGreaterThan(100);
   });
 
   it('lesson 3: a limit smaller than the usual estimate still admits a small request', async () => {
     const { admission } = openAdmission();
     const scope = scopeWith({ tokensPerMinute: 100 });
-    const output = createOutputEstimates().reserve(scope, { model: 'm' }, 16_384);
+    const output = createOutputEstimates().reserve({ scope, body: { model: 'm' }, outputTokensMax: 16_384 });
     expect(output.tokens).toBeLessThanOrEqual(25);
     await admission.admit({ scope, inputTokens: 90, output });
   });
@@ -243,17 +249,25 @@ describe('rate limit headers', () => {
     expect(goDuration(ms)).toBe(text);
   });
 
-  it('show the tightest scope of each dimension', () => {
-    const state = { limit: 10, resetMs: 1_000 } as const;
+  it('show the tightest scope of each dimension, as OpenAI does and as structured fields', () => {
+    const state = { limit: 10, resetMs: 1_001 } as const;
     const headers = rateLimitHeaders([
       { ...state, scope: 'tenant', dimension: 'requests', remaining: 9 },
       { ...state, scope: 'key', dimension: 'requests', remaining: 2 },
+      { ...state, scope: 'tenant', dimension: 'output_tokens', remaining: 8 },
       { ...state, scope: 'tenant', dimension: 'concurrency', remaining: 0 },
+      { ...state, scope: 'tenant', dimension: 'budget', remaining: 1 },
     ]);
     expect(headers).toEqual({
       'x-ratelimit-limit-requests': '10',
       'x-ratelimit-remaining-requests': '2',
-      'x-ratelimit-reset-requests': '1s',
+      'x-ratelimit-reset-requests': '1.001s',
+      'ratelimit-policy': '"rpm";q=10;w=60, "otpm";q=10;w=60;qu="tokens", "concurrency";q=10;qu="concurrent-requests"',
+      ratelimit: '"rpm";r=2;t=2, "otpm";r=8;t=2, "concurrency";r=0',
     });
+  });
+
+  it('are not there where there is no limit', () => {
+    expect(rateLimitHeaders([])).toEqual({});
   });
 });
