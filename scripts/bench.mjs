@@ -6,6 +6,7 @@ import { projectRoot, runAttached, setUp, toolEnvironment } from './set-up.mjs';
 const benches = {
   gateway: 'platform/bench/gateway/bench-gateway.ts',
   scheduler: 'platform/bench/scheduler/bench-scheduler.ts',
+  limits: 'platform/bench/limits/bench-limits.ts',
   residents: 'platform/bench/retrieval/residents.ts',
   tenants: 'platform/bench/tenants/bench-tenants.ts',
   whales: 'platform/bench/retrieval/whales.ts',

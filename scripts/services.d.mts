@@ -20,6 +20,8 @@ export interface RunningValkey {
   /** Absent: a server of somebody else's (TEST_VALKEY_URL). */
   readonly port?: number;
   readonly pid?: number;
+  /** Runs valkey-benchmark against it; resolves with what it printed. Absent as the port is. */
+  benchmark?(args: readonly (string | number)[]): Promise<string>;
   stop(signal?: NodeJS.Signals): Promise<void>;
 }
 

@@ -1,6 +1,6 @@
 // Real servers for tests, on loopback and free ports: PostgreSQL 17 with pgvector, PgBouncer and Valkey, out of a Debian trixie folder made once for a machine.
 // Needs root on Debian (debootstrap, chroot). Elsewhere: TEST_DATABASE_URL, a superuser's URL of a PostgreSQL 16 or newer with pgvector 0.8 or newer.
-import { spawn, spawnSync } from 'node:child_process';
+import { execFile, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { homedir } from 'node:os';
@@ -120,6 +120,11 @@ export async function startValkey({ port: wantedPort, isCluster = false } = {}) 
     url: `redis://127.0.0.1:${port}`,
     port,
     pid: server.pid,
+    /** Runs valkey-benchmark against it; resolves with what it printed. */
+    benchmark(args) {
+      const [file, rest] = chrooted(root, 'valkey', ['/usr/bin/valkey-benchmark', '-p', String(port), ...args.map(String)]);
+      return output(file, rest);
+    },
     async stop(signal = 'SIGTERM') {
       await endOf(server, signal);
     },
@@ -199,6 +204,12 @@ function command(file, args) {
   const result = spawnSync(file, args, { encoding: 'utf8', cwd: '/', maxBuffer: 64 * 1_024 * 1_024 });
   if (result.status !== 0)
     throw new Error(`${file} ${args[0]} failed: ${result.error?.message ?? ''}${(result.stdout + result.stderr).slice(-2_000)}`);
+}
+
+function output(file, args) {
+  return new Promise((resolve, reject) => {
+    execFile(file, args, { cwd: '/' }, (error, stdout) => (error === null ? resolve(stdout) : reject(error)));
+  });
 }
 
 async function untilReady(child, isReady) {
