@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import type { RunningValkey } from '../../../scripts/services.mjs';
 import { MemoryLimitStore } from '../../src/adapters/memory/limit-store.ts';
 import { ValkeyLimitStore } from '../../src/adapters/valkey/limit-store.ts';
+import { Script } from '../../src/adapters/valkey/valkey-connection.ts';
 import { ManualClock, systemClock } from '../../src/primitives/clock.ts';
 import { type Random, seededRandom } from '../../src/primitives/random.ts';
 import { endAtRandom, leakScopes, leaseMs } from './random-endings.ts';
@@ -32,6 +33,7 @@ interface LeakRun {
 
 const replicas = 2;
 const replicaScript = fileURLToPath(new URL('./leaking-replica.ts', import.meta.url));
+const heldInScope = new Script("local h = cmsgpack.unpack(redis.call('GET', KEYS[1])); return {h[5], h[8]}");
 const nothing = { inputTokens: 0, outputTokens: 0, costNanoUsd: 0 };
 
 export async function measureLeaksInMemory({ endings, seed }: LeakRun): Promise<Leaks> {
@@ -116,9 +118,9 @@ async function heldIn(
   for (const [tenant] of leakScopes) {
     const pattern = `${prefix}:{${tenant?.key}}:s:`;
     for (const scope of leakScopes.flat().filter(({ key }) => key.startsWith(`${tenant?.key}`))) {
-      const [slots, nanoUsd] = await connection.send<readonly (string | null)[]>(['HMGET', pattern + scope.key, 'c', 'r']);
-      slotsHeld += Number(slots);
-      nanoUsdHeld += Number(nanoUsd);
+      const [slots, nanoUsd] = await connection.run<readonly [number, number]>(heldInScope, [pattern + scope.key], []);
+      slotsHeld += slots;
+      nanoUsdHeld += nanoUsd;
     }
   }
   return { slotsHeld, nanoUsdHeld, leasesHeld: await survivor.liveCount() };

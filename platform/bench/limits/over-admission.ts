@@ -19,7 +19,7 @@ export type OpenStores = (clock: ManualClock) => Promise<readonly LimitStore[]>;
 
 const atOnce = 64;
 const leaseMs = 3_600_000;
-const limits = { requestsPerMinute: 600, tokensPerMinute: 60_000, concurrency: 48 };
+const limits = { requestsPerMinute: 600, tokensPerMinute: 600_000, concurrency: 48 };
 /** So that the money binds towards the end. */
 const budgetPerRoundNanoUsd = 150_000;
 

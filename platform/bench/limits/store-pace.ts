@@ -10,6 +10,8 @@ export interface StoreLoad {
   /** Requests under way at once. */
   readonly inFlight: number;
   readonly durationMs: number;
+  /** However long they take. */
+  readonly requestsMin?: number;
 }
 
 export interface StorePace {
@@ -25,7 +27,7 @@ export interface StorePace {
 const sampleEvery = 16;
 let runs = 0;
 
-export async function paceOfStores({ stores, shape, tenants, inFlight, durationMs }: StoreLoad): Promise<StorePace> {
+export async function paceOfStores({ stores, shape, tenants, inFlight, durationMs, requestsMin = 1 }: StoreLoad): Promise<StorePace> {
   const scopes = Array.from({ length: tenants }, (_, index) => shape.scopesOf(`tenant-${index}`));
   const reserveUs: number[] = [];
   const settleUs: number[] = [];
@@ -34,7 +36,7 @@ export async function paceOfStores({ stores, shape, tenants, inFlight, durationM
   const startMs = performance.now();
   const untilMs = startMs + durationMs;
   const caller = async (store: LimitStore) => {
-    for (let fromMs = startMs; fromMs < untilMs; ) {
+    for (let fromMs = startMs; fromMs < untilMs || requests < requestsMin; ) {
       const number = requests++;
       const reservationId = `rsv_${run}_${number}`;
       fromMs = performance.now();

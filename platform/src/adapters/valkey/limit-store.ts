@@ -18,7 +18,7 @@ import type { Amounts, BudgetSource, LimitScope, ReserveOutcome, ReserveRequest,
 import type { ChargedDebt, SharedLimitStore } from '../../admission/replicated-limits.ts';
 import { assert } from '../../primitives/assert.ts';
 import type { Clock } from '../../primitives/clock.ts';
-import { chargeScript, expiredScript, renewScript, reserveScript, settleScript } from './limit-scripts.ts';
+import { chargeScript, expiredScript, renewScript, reserveScript, scopesScript, settleScript } from './limit-scripts.ts';
 import { Script, type ValkeyConnection, ValkeyUnavailable } from './valkey-connection.ts';
 
 export interface ValkeyLimitStoreParts {
@@ -35,6 +35,7 @@ const scripts = {
   reserve: new Script(reserveScript),
   settle: new Script(settleScript),
   renew: new Script(renewScript),
+  scopes: new Script(scopesScript),
   expired: new Script(expiredScript),
   charge: new Script(chargeScript),
 };
@@ -231,10 +232,8 @@ export class ValkeyLimitStore implements SharedLimitStore {
 
   async #reap(tenant: string, reservationId: string): Promise<number> {
     const [, record] = this.#keys(tenant, reservationId);
-    const count = Number(await this.#parts.connection.send<string | null>(['HGET', record, 'scopes']));
-    const names = Array.from({ length: count }, (_, index) => `k${index + 1}`);
-    const keys = count === 0 ? [] : await this.#parts.connection.send<readonly (string | null)[]>(['HMGET', record, ...names]);
-    return this.#end({ reservationId, tenant, keys: keys.map((key) => key ?? '') }, 'reap', nothing);
+    const keys = await this.#parts.connection.run<readonly string[]>(scripts.scopes, [record], []);
+    return this.#end({ reservationId, tenant, keys }, 'reap', nothing);
   }
 
   #reserve(tenant: string, request: ReserveRequest, spent: ReadonlyMap<number, number>): Promise<Reply> {
