@@ -146,6 +146,18 @@ function describeLimits(open: OpenLimitStore): void {
     expect((await store.reserve(request('higher', [scope('t', { concurrency: 6 })]))).kind).toBe('reserved');
   });
 
+  // Planted: counting slots where there is a limit for them alone; forgetting a bucket whose limit is taken away.
+  it('goes on from what is in use when a limit is taken away and set again', async () => {
+    const { store } = await opened(open);
+    const limited = (concurrency: number) => [scope('t', { concurrency, tokensPerMinute: 1_000 })];
+    for (let index = 0; index < 3; index++) await store.reserve(request(`r${index}`, limited(8), 200));
+    for (let index = 0; index < 3; index++)
+      expect((await store.reserve(request(`free${index}`, [scope('t', {})], 9_999))).kind).toBe('reserved');
+    expect(await store.reserve(request('full', limited(6)))).toMatchObject({ kind: 'denied', binding: { dimension: 'concurrency' } });
+    expect(await store.reserve(request('empty', limited(7), 401))).toMatchObject({ kind: 'denied', binding: { dimension: 'tokens' } });
+    expect((await store.reserve(request('last', limited(7), 400))).kind).toBe('reserved');
+  });
+
   it('does not care about the wall clock', async () => {
     const { clock, store } = await opened(open);
     const tenant = scope('t', { requestsPerMinute: 1 });

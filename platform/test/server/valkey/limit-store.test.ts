@@ -125,7 +125,7 @@ describe('several replicas', () => {
     await alive.reserve(requestOf('long ago', scopes));
     await alive.settle('long ago', used(0));
     expect(await alive.reap()).toBe(0);
-    const leaseMs = 400;
+    const leaseMs = 2_000;
     await Promise.all(Array.from({ length: 200 }, (_, index) => dead.reserve({ ...requestOf(`d${index}`, scopes), leaseMs })));
     const ranOutAtMs = performance.now() + leaseMs;
     const kinds: string[] = [];
@@ -208,6 +208,28 @@ describe('several replicas', () => {
     // Told at last.
     expect(await store.settle('a', used(0))).toBe('settled');
     expect([store.liveIn(key), store.liveIn(tenant[0] as LimitScope)]).toEqual([0, 1]);
+  });
+
+  // Planted: the replica's clock where Valkey's time is asked for.
+  it('are as they were when the clock of one jumps by an hour, forth and back (invariant 21)', async () => {
+    const prefix = randomUUID();
+    const clock = new ManualClock(Date.now());
+    const jumping = new ValkeyLimitStore({ connection: await connect(), clock, budgets: noMoney, prefix });
+    const [steady] = await replicas(1, { prefix });
+    const scopes = tenantOf({ requestsPerMinute: 5, tokensPerMinute: 600, concurrency: 5 });
+    await jumping.reserve(requestOf('a', scopes, 300));
+    for (const [number, jumpMs] of [3_600_000, -7_200_000, 3_600_000].entries()) {
+      clock.stepWallClock(jumpMs);
+      if (jumpMs > 0) clock.advance(jumpMs);
+      expect(await jumping.reap()).toBe(0);
+      expect(await jumping.renew('a', 30_000, used(0))).toBe(true);
+      // The other half of the bucket, and nothing of an hour's worth after that.
+      expect((await jumping.reserve(requestOf(`j${number}`, scopes, 300))).kind).toBe(number === 0 ? 'reserved' : 'denied');
+      const probe = await steady.reserve(requestOf(`s${number}`, scopes, 600));
+      expect(probe).toMatchObject({ kind: 'denied', binding: { dimension: 'tokens' } });
+      expect(probe.kind === 'denied' && probe.retryAfterMs > 45_000).toBe(true);
+    }
+    expect(await steady.liveCount()).toBe(2);
   });
 
   it('do not look at their own clocks', async () => {
