@@ -3,6 +3,7 @@
  * `npm run bench -- limits [--seconds 3] [--rounds 200] [--endings 100000] [--seed 1] [--json FILE] [--write-docs]`. Ends with code 1 when a gate does not hold.
  */
 import { writeFileSync } from 'node:fs';
+import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { startValkey, whyNoServers } from '../../../scripts/services.mjs';
 import { MemoryLimitStore } from '../../src/adapters/memory/limit-store.ts';
@@ -39,8 +40,14 @@ if (!(durationMs > 0 && rounds >= 1 && endings >= 1 && Number.isSafeInteger(seed
   throw new Error('--seconds, --rounds and --endings take positive numbers, --seed a whole one');
 }
 
+const loadBefore = loadavg()[0] ?? Number.NaN;
 const findings = await measure();
-const facts = machineFacts({ gateway: undefined, load: undefined, upstream: undefined, text: 'nothing pinned' });
+const facts = machineFacts({
+  gateway: undefined,
+  load: undefined,
+  upstream: undefined,
+  text: `nothing pinned; ${loadBefore.toFixed(1)} processes wanted to run when it began`,
+});
 const gates = gatesOf(findings);
 const text = reportOf(findings, gates);
 process.stdout.write(`${text}\n`);

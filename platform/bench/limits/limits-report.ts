@@ -30,9 +30,11 @@ const outageBeyondPercentMax = 5;
 
 export function gatesOf(findings: Findings): readonly Gate[] {
   const { inMemory, inValkey, overInMemory, overInValkey, leaksInMemory, leaksInValkey, outage } = findings;
-  const gates = inMemory.map((row) =>
-    gate(`in memory, ${row.shape}: ${whole(inMemoryPerSecondMin)} a second`, whole(row.perSecond), row.perSecond >= inMemoryPerSecondMin),
-  );
+  const gates = inMemory.map(({ shape, processorUsPerRequest }) => {
+    const perSecond = 1e6 / processorUsPerRequest;
+    const demand = `in memory, ${shape}: ${whole(inMemoryPerSecondMin)} requests a processor second`;
+    return gate(demand, whole(perSecond), perSecond >= inMemoryPerSecondMin);
+  });
   for (const [where, over] of [
     ['memory', overInMemory],
     ['Valkey', overInValkey],
@@ -86,8 +88,8 @@ export function reportOf(findings: Findings, gates: readonly Gate[]): string {
   const parts = [
     'Reserve and settle, 1,000 tenants in turn. In memory one at a time:',
     table(
-      ['limits', 'requests/s', 'reserve p50 µs', 'p99', 'settle p50 µs', 'p99'],
-      inMemory.map((row) => [row.shape, ...paceCells(row)]),
+      ['limits', 'requests/s', 'reserve p50 µs', 'p99', 'settle p50 µs', 'p99', 'requests a processor second'],
+      inMemory.map((row) => [row.shape, ...paceCells(row), whole(1e6 / row.processorUsPerRequest)]),
     ),
   ];
   if (inValkey.length > 0) {
@@ -102,6 +104,7 @@ export function reportOf(findings: Findings, gates: readonly Gate[]): string {
       'p99',
       'server µs/call',
       'its processor µs/call',
+      'requests its processor carries',
       'calls/request',
       'empty scripts/s',
     ];
@@ -150,11 +153,7 @@ function paceCells(row: StorePace): readonly string[] {
 
 function valkeyCells(row: ValkeyCost): readonly (string | number)[] {
   const { shape, connections, inFlight, serverUsPerCall, serverProcessorUsPerCall, callsPerRequest, emptyScriptsPerSecond } = row;
-  const server = [
-    serverUsPerCall.toFixed(1),
-    serverProcessorUsPerCall.toFixed(1),
-    callsPerRequest.toFixed(3),
-    whole(emptyScriptsPerSecond),
-  ];
-  return [shape, connections, inFlight, ...paceCells(row), ...server];
+  const carried = 1e6 / (serverProcessorUsPerCall * callsPerRequest);
+  const server = [serverUsPerCall.toFixed(1), serverProcessorUsPerCall.toFixed(1), whole(carried), callsPerRequest.toFixed(3)];
+  return [shape, connections, inFlight, ...paceCells(row), ...server, whole(emptyScriptsPerSecond)];
 }

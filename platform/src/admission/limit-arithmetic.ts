@@ -65,6 +65,9 @@ interface Change {
 /** In the order of a state's `tats`. */
 export const rateDimensions: readonly RateDimension[] = ['requests', 'tokens', 'input_tokens', 'output_tokens'];
 const rateCount = rateDimensions.length;
+/** Behind the rates come slots and money. */
+const slotsPlace = rateCount;
+const moneyPlace = rateCount + 1;
 
 /**
  * Of a rate by its place in `rateDimensions`; undefined: there is no such limit. This and `rateAmountOf` are switches and not a table of closures: a reservation
@@ -183,15 +186,29 @@ export function correct(found: Found, change: Change, nowUs: number): void {
 /** Of each dimension the scope with the least left, the outermost of several. */
 export function tightestStates(found: readonly Found[], now: Moment): readonly LimitState[] {
   const states: LimitState[] = [];
-  for (let rate = 0; rate < rateCount; rate++) {
-    const tightest = leastOf(found, (each) => rateLeft(each, rate, now.us));
-    if (tightest !== undefined) states.push(rateState(tightest, rate, now.us));
+  for (let place = 0; place <= moneyPlace; place++) {
+    let tightest: Found | undefined;
+    let least = Number.POSITIVE_INFINITY;
+    for (const each of found) {
+      const left = leftOf(each, place, now.us);
+      if (left >= least) continue;
+      least = left;
+      tightest = each;
+    }
+    if (tightest !== undefined) states.push(stateAt(tightest, place, now));
   }
-  const slots = leastOf(found, slotsLeft);
-  if (slots !== undefined) states.push(slotState(slots, slots.scope.limits.concurrency ?? 0));
-  const money = leastOf(found, moneyLeft);
-  if (money !== undefined) states.push(moneyState(money, now));
   return states;
+}
+
+/** Infinity where there is no such limit; below 0 where there is debt. */
+function leftOf(found: Found, place: number, nowUs: number): number {
+  if (place === slotsPlace) return slotsLeft(found);
+  return place === moneyPlace ? moneyLeft(found) : rateLeft(found, place, nowUs);
+}
+
+function stateAt(found: Found, place: number, now: Moment): LimitState {
+  if (place === slotsPlace) return slotState(found, found.scope.limits.concurrency ?? 0);
+  return place === moneyPlace ? moneyState(found, now) : rateState(found, place, now.us);
 }
 
 /** Over-use becomes debt from now on; a refund may leave the TAT in the past, and the next read clamps it, so never above the burst. */
@@ -220,7 +237,6 @@ function rateState(found: Found, rate: number, nowUs: number): LimitState {
   return stateOf(scope, rateDimensions[rate] as RateDimension, { limit, remaining: rateLeft(found, rate, nowUs), resetMs });
 }
 
-/** Infinity where there is no such limit; below 0 where there is debt. */
 function rateLeft({ scope, state }: Found, rate: number, nowUs: number): number {
   const limit = rateLimitOf(scope.limits, rate);
   if (limit === undefined) return Number.POSITIVE_INFINITY;
@@ -244,18 +260,6 @@ function moneyState(found: Found, now: Moment): LimitState {
 function moneyLeft({ scope, state }: Found): number {
   const { spent, reserved } = state.money ?? { spent: 0, reserved: 0 };
   return (scope.budget?.limitNanoUsd ?? Number.POSITIVE_INFINITY) - spent - reserved;
-}
-
-function leastOf(found: readonly Found[], leftOf: (each: Found) => number): Found | undefined {
-  let tightest: Found | undefined;
-  let least = Number.POSITIVE_INFINITY;
-  for (const each of found) {
-    const left = leftOf(each);
-    if (left >= least) continue;
-    least = left;
-    tightest = each;
-  }
-  return tightest;
 }
 
 function stateOf(
