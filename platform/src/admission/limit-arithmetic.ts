@@ -9,7 +9,8 @@ import { assert } from '../primitives/assert.ts';
 import type { LimitPolicy } from '../tenancy/tenant.ts';
 import type { Amounts, LimitDimension, LimitScope, LimitState, RateDimension, ReserveOutcome, ReserveRequest } from './limit-store.ts';
 
-const minuteUs = 60_000_000;
+const secondUs = 1_000_000;
+const minuteUs = 60 * secondUs;
 /** Nobody knows when a slot or set-aside money returns; a second is short for a person and long for a robot. */
 const unknownWaitMs = 1_000;
 /** An idle budget is forgotten after this long, and read again when it is needed; an idle session is over. */
@@ -28,8 +29,8 @@ export interface ScopeState {
   /** Of each of `rates`. */
   readonly tats: number[];
   inFlight: number;
-  /** 0: never. */
-  usedAtUs: number;
+  /** Whole seconds, which V8 keeps in place; -1: never. */
+  usedAtS: number;
   /** Of the present period; replaced as a whole by the next one's. */
   money: Money | undefined;
 }
@@ -101,11 +102,11 @@ export function rateAmountOf({ inputTokens, outputTokens }: Amounts, rate: numbe
 }
 
 export function newState(): ScopeState {
-  return { tats: [0, 0, 0, 0], inFlight: 0, usedAtUs: 0, money: undefined };
+  return { tats: [0, 0, 0, 0], inFlight: 0, usedAtS: -1, money: undefined };
 }
 
-export function isIdle({ tats, inFlight, money, usedAtUs }: ScopeState, nowUs: number): boolean {
-  return inFlight === 0 && tats.every((tat) => tat <= nowUs) && (money === undefined || usedAtUs + moneyKeptUs <= nowUs);
+export function isIdle({ tats, inFlight, money, usedAtS }: ScopeState, nowUs: number): boolean {
+  return inFlight === 0 && tats.every((tat) => tat <= nowUs) && (money === undefined || usedAtS * secondUs + moneyKeptUs <= nowUs);
 }
 
 /** Reads only. What no wait can help, or else the refusal with the longest wait over all scopes. */
@@ -160,7 +161,7 @@ export function take(found: Found, amounts: Amounts, nowUs: number): void {
     if (limit !== undefined) state.tats[rate] = tatAfter(tatOf(state, rate, nowUs), rateAmountOf(amounts, rate), limit);
   }
   state.inFlight++;
-  state.usedAtUs = nowUs;
+  state.usedAtS = Math.floor(nowUs / secondUs);
   found.money = scope.budget && state.money;
   if (found.money !== undefined) found.money.reserved += amounts.costNanoUsd;
 }
@@ -168,7 +169,7 @@ export function take(found: Found, amounts: Amounts, nowUs: number): void {
 /** Counts it out, and what it really used in. */
 export function release(found: Found, change: Change, nowUs: number): void {
   found.state.inFlight--;
-  found.state.usedAtUs = nowUs;
+  found.state.usedAtS = Math.floor(nowUs / secondUs);
   correctRates(found, change, nowUs);
   if (found.money === undefined) return;
   found.money.reserved -= change.from.costNanoUsd;

@@ -92,7 +92,7 @@ export class MemoryLimitStore implements LimitStore {
     const refusal = refusalOf(request, found, now);
     if (refusal !== undefined) return refusal;
     for (const each of found) {
-      if (each.state.usedAtUs === 0) this.#scopes.set(each.scope.key, each.state);
+      if (each.state.usedAtS < 0) this.#scopes.set(each.scope.key, each.state);
       take(each, amounts, now.us);
     }
     const outcome = { kind: 'reserved', states: tightestStates(found, now) } as const;
@@ -158,7 +158,7 @@ export class MemoryLimitStore implements LimitStore {
   begin({ key }: Pick<LimitScope, 'key'>, aheadUs: readonly number[]): void {
     if (this.#scopes.has(key)) return;
     const nowUs = this.#nowUs();
-    this.#scopes.set(key, { ...newState(), tats: aheadUs.map((ahead) => nowUs + ahead), usedAtUs: nowUs });
+    this.#scopes.set(key, { ...newState(), tats: aheadUs.map((ahead) => nowUs + ahead), usedAtS: Math.floor(nowUs / 1e6) });
   }
 
   /** Scopes that hold anything; idle ones are forgotten, so this does not grow with the number of tenants. For tests. */
