@@ -1,6 +1,6 @@
 /**
  * What limits cost and whether they hold, in memory and on a real Valkey.
- * `npm run bench -- limits [--seconds 3] [--rounds 200] [--endings 100000] [--seed 1] [--json FILE] [--write-docs]`. Ends with code 1 when a gate does not hold.
+ * `npm run bench -- limits [--seconds 1.5] [--rounds 200] [--endings 100000] [--seed 1] [--json FILE] [--write-docs]`. Ends with code 1 when a gate does not hold.
  */
 import { writeFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
@@ -21,7 +21,7 @@ import { connect, measureValkey } from './valkey-cost.ts';
 
 const { values } = parseArgs({
   options: {
-    seconds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '1.5' },
     rounds: { type: 'string', default: '200' },
     endings: { type: 'string', default: '100000' },
     seed: { type: 'string', default: '1' },
@@ -40,6 +40,7 @@ if (!(durationMs > 0 && rounds >= 1 && endings >= 1 && Number.isSafeInteger(seed
   throw new Error('--seconds, --rounds and --endings take positive numbers, --seed a whole one');
 }
 
+const paceRounds = 4;
 const loadBefore = loadavg()[0] ?? Number.NaN;
 const findings = await measure();
 const facts = machineFacts({
@@ -63,7 +64,8 @@ async function measure(): Promise<Findings> {
   const inMemory = [];
   for (const shape of [threeByTwo, wholeTree]) {
     const stores = [new MemoryLimitStore(systemClock)];
-    inMemory.push({ shape: shape.name, ...(await paceOfStores({ stores, shape, tenants: 1_000, inFlight: 1, durationMs })) });
+    const pace = await fastestOf(() => paceOfStores({ stores, shape, tenants: 1_000, inFlight: 1, durationMs }));
+    inMemory.push({ shape: shape.name, ...pace });
   }
   const memory = {
     inMemory,
@@ -86,15 +88,25 @@ async function measureWithValkey(): Promise<Required<Pick<Findings, 'inValkey' |
         [1, 64],
         [4, 64],
       ] as const) {
-        inValkey.push(await measureValkey(server, { shape, connections, inFlight, durationMs }));
+        inValkey.push(await fastestOf(() => measureValkey(server, { shape, connections, inFlight, durationMs })));
       }
     }
     const overInValkey = await overAdmissionIn(server.url);
     const leaksInValkey = await measureLeaksInValkey(server, { endings, seed });
-    return { inValkey, overInValkey, leaksInValkey, outage: await measureOutage(server, 2 * durationMs) };
+    return { inValkey, overInValkey, leaksInValkey, outage: await measureOutage(server, 4 * durationMs) };
   } finally {
     await server.stop();
   }
+}
+
+/** What else runs on a machine only ever slows: of a few rounds the fastest says most. */
+async function fastestOf<Measured extends { readonly perSecond: number }>(measureOnce: () => Promise<Measured>): Promise<Measured> {
+  let fastest = await measureOnce();
+  for (let round = 1; round < paceRounds; round++) {
+    const next = await measureOnce();
+    if (next.perSecond > fastest.perSecond) fastest = next;
+  }
+  return fastest;
 }
 
 async function overAdmissionIn(url: string) {

@@ -86,7 +86,7 @@ function gate(demand: string, found: string, holds: boolean): Gate {
 export function reportOf(findings: Findings, gates: readonly Gate[]): string {
   const { inMemory, inValkey = [], overInMemory, overInValkey, leaksInMemory, leaksInValkey, outage } = findings;
   const parts = [
-    'Reserve and settle, 1,000 tenants in turn. In memory one at a time:',
+    'Reserve and settle, 1,000 tenants in turn, the fastest of four rounds. In memory one at a time:',
     table(
       ['limits', 'requests/s', 'reserve p50 µs', 'p99', 'settle p50 µs', 'p99', 'requests a processor second'],
       inMemory.map((row) => [row.shape, ...paceCells(row), whole(1e6 / row.processorUsPerRequest)]),
