@@ -61,6 +61,9 @@ interface Held {
 
 type Reply = readonly [string, ...string[]];
 
+/** Of the values behind the keys. Another one is another place: processes of two versions never read what the other wrote. */
+const format = 2;
+
 export class ValkeyLimitStore implements SharedLimitStore {
   readonly #parts: ValkeyLimitStoreParts;
   readonly #prefix: string;
@@ -77,7 +80,7 @@ export class ValkeyLimitStore implements SharedLimitStore {
 
   constructor(parts: ValkeyLimitStoreParts) {
     this.#parts = parts;
-    this.#prefix = parts.prefix ?? 'bulkhead';
+    this.#prefix = `${parts.prefix ?? 'bulkhead'}:${format}`;
   }
 
   async reserve(request: ReserveRequest): Promise<ReserveOutcome> {

@@ -262,10 +262,10 @@ describe('keys', () => {
     expect(await store.reap()).toBe(1);
     const keys = await connection.send<readonly string[]>(['KEYS', '*']);
     expect(keys.toSorted()).toEqual([
-      'p:{t:4.acme}:r:r',
-      'p:{t:4.acme}:r:s',
-      'p:{t:4.acme}:s:t:4.acme',
-      'p:{t:4.acme}:s:t:4.acme:u:7.{x}:s:y',
+      'p:2:{t:4.acme}:r:r',
+      'p:2:{t:4.acme}:r:s',
+      'p:2:{t:4.acme}:s:t:4.acme',
+      'p:2:{t:4.acme}:s:t:4.acme:u:7.{x}:s:y',
     ]);
     for (const key of keys) expect(await connection.send<number>(['PTTL', key])).toBeGreaterThan(800_000);
     await cluster.stop();
