@@ -49,8 +49,10 @@ import { loadVocabulary } from './primitives/count-tokens.ts';
 import { systemIds, type TenantId } from './primitives/ids.ts';
 import { systemRandom } from './primitives/random.ts';
 import type { InferenceParts } from './request-path/serve-inference.ts';
+import type { FairQueue } from './scheduler/fair-queue.ts';
 import { FairnessRecord, type PoolFairness } from './scheduler/fairness-record.ts';
 import { MemoryFairQueue } from './scheduler/memory-fair-queue.ts';
+import type { FairQueueOptions } from './scheduler/weighted-fair-queue.ts';
 import type { Logger } from './telemetry/logger.ts';
 import { createMetrics, type Metrics } from './telemetry/metrics.ts';
 import { mintOperatorScope } from './tenancy/mint-operator-scope.ts';
@@ -65,7 +67,11 @@ export interface AppOptions {
   readonly listen: boolean;
   /** Told what is being done, as it starts. */
   readonly onStep?: (step: string) => void;
+  /** Another queue than the product's, for benchmarks that compare the two; no configuration chooses it. */
+  readonly openQueue?: OpenQueue;
 }
+
+type OpenQueue = (options: FairQueueOptions) => FairQueue;
 
 export interface App {
   /** Empty when nothing listens. */
@@ -98,7 +104,8 @@ export async function openApp(options: AppOptions): Promise<App> {
   onStep('models, prices, journal');
   const journal = await openJournal(stack, { config, database, logger });
   const priceBook = openPriceBook(modelsOf(config));
-  const path = openInferencePath(stack, { config, database, logger, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt });
+  const { openQueue } = options;
+  const path = openInferencePath(stack, { config, database, logger, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt, openQueue });
 
   onStep('identity, documents');
   const documents = openDocuments({ ...base, database, homes, path: { ...path, ids }, embedding: embeddingOf(config) });
@@ -187,6 +194,7 @@ interface PathParts {
   readonly priceBook: PriceBook;
   readonly metrics: Metrics;
   readonly cacheSalt: Buffer;
+  readonly openQueue: OpenQueue | undefined;
 }
 
 /** Stages 5 to 8 with their in-process adapters. */
@@ -194,13 +202,13 @@ function openInferencePath(
   stack: AsyncDisposableStack,
   parts: PathParts,
 ): InferenceParts & { readonly fairness: () => readonly PoolFairness[] } {
-  const { config, database, journal, priceBook, metrics, cacheSalt } = parts;
+  const { config, database, journal, priceBook, metrics, cacheSalt, openQueue = (options) => new MemoryFairQueue(options) } = parts;
   const { queueRequestsPerTenantMax, queueBytesMax, queueWaitMaxMs, reservationLeaseMs } = config.bounds;
   const providers = openProviders(config, clock, ids);
   const inference = createInference({ models: modelsOf(config), providers, clock, waitMaxMs: queueWaitMaxMs });
   stack.defer(() => inference.close());
   const record = stack.use(new FairnessRecord(clock, () => queue.snapshot()));
-  const queue: MemoryFairQueue = new MemoryFairQueue({
+  const queue: FairQueue = openQueue({
     clock,
     watcher: record,
     requestsPerTenantMax: queueRequestsPerTenantMax,
