@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { projectRoot, runAttached, setUp, toolEnvironment } from './set-up.mjs';
 
 const benches = {
+  fairness: 'platform/bench/fairness/bench-fairness.ts',
   gateway: 'platform/bench/gateway/bench-gateway.ts',
   scheduler: 'platform/bench/scheduler/bench-scheduler.ts',
   limits: 'platform/bench/limits/bench-limits.ts',
