@@ -9,7 +9,8 @@ import { type Finding, gatesTable } from './gate.ts';
 import { type HttpScenario, httpScenarios } from './http-scenarios.ts';
 import { measureOverHttp } from './over-http.ts';
 import { reproducePaper } from './paper-reproduction.ts';
-import { measureScenarios } from './simulated-scenarios.ts';
+import { scenarios } from './scenarios.ts';
+import { measureScenario } from './simulated-scenarios.ts';
 
 const { values } = parseArgs({
   options: {
@@ -26,29 +27,30 @@ const parts = new Set(values.parts.split(','));
 const asked = values.scenarios?.split(',');
 const interrupt = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => interrupt.abort(new Error(`stopped by ${name}`)));
-const findings: Finding[] = [];
 
-if (parts.has('paper')) add(reproducePaper({ seed: 41 + seed, traces: values.full ? 20 : 5 }));
-if (parts.has('simulated')) {
+publish('fairness', 'Fairness, simulated', simulate());
+publish('fairness-http', 'Fairness over HTTP', await measureHttp());
+
+function simulate(): readonly Finding[] {
   const seeds = Array.from({ length: values.full ? 6 : 1 }, (_, index) => seed + index);
-  for (const finding of measureScenarios({ seeds, durationMs: values.full ? 300_000 : 120_000, warmupMs: 30_000 })) add(finding);
+  const options = { seeds, durationMs: values.full ? 300_000 : 120_000, warmupMs: 30_000 };
+  const chosen = scenarios.filter(({ id }) => asked?.includes(id) ?? true);
+  return [
+    ...(parts.has('paper') ? [shown(reproducePaper({ seed: 41 + seed, traces: values.full ? 20 : 5 }))] : []),
+    ...(parts.has('simulated') ? chosen.map((scenario) => shown(measureScenario(scenario, options))) : []),
+  ];
 }
-if (parts.has('http')) {
-  const chosen = httpScenarios.filter(({ id, isInQuick }) => asked?.includes(id) ?? (values.full || isInQuick));
-  for (const scenario of chosen) {
-    process.stderr.write(`  ${scenario.id} over HTTP ...\n`);
-    add(
-      await measureOverHttp(scenario, { seed, isFull: values.full, signal: interrupt.signal }).catch((error: unknown) =>
-        failed(scenario, error),
-      ),
-    );
-  }
-}
-publish();
 
-function add(finding: Finding): void {
-  findings.push(finding);
-  process.stdout.write(`\n${sectionOf(finding)}\n`);
+async function measureHttp(): Promise<readonly Finding[]> {
+  const chosen = httpScenarios.filter(({ id, isInQuick }) => parts.has('http') && (asked?.includes(id) ?? (values.full || isInQuick)));
+  const findings: Finding[] = [];
+  for (const scenario of chosen) {
+    if (interrupt.signal.aborted) break;
+    process.stderr.write(`  ${scenario.id} over HTTP ...\n`);
+    const measuring = measureOverHttp(scenario, { seed, isFull: values.full, signal: interrupt.signal });
+    findings.push(shown(await measuring.catch((error: unknown) => failed(scenario, error))));
+  }
+  return findings;
 }
 
 /** The others are still measured, and this one is missed for all to see. */
@@ -59,21 +61,25 @@ function failed({ id, title }: HttpScenario, error: unknown): Finding {
   return { title: `Scenario ${id} over HTTP: ${title}`, about: '', tables: '', gates: [gate], raw: { scenario: id, error: message } };
 }
 
+function shown(finding: Finding): Finding {
+  process.stdout.write(`\n${sectionOf(finding)}\n`);
+  return finding;
+}
+
 function sectionOf({ title, about, tables, gates }: Finding): string {
   return [`### ${title}`, about, tables, gatesTable(gates)].filter((text) => text !== '').join('\n\n');
 }
 
-function publish(): void {
+function publish(name: string, title: string, findings: readonly Finding[]): void {
+  if (findings.length === 0) return;
   const facts = machineFacts({ gateway: undefined, load: undefined, upstream: undefined, text: 'nothing pinned' });
   const gates = findings.flatMap((finding) => finding.gates);
   const missed = gates.filter(({ holds }) => !holds);
-  const verdict = `${gates.length - missed.length} of ${gates.length} gates hold${missed.length === 0 ? '' : `; missed: ${missed.map(({ name }) => name).join('; ')}`}.`;
-  const results = { isFull: values.full, seed, gates, findings: findings.map(({ title, raw }) => ({ title, raw })) };
-  process.stdout.write(`\n${verdict}\n${machineLine(facts)}\nraw figures: ${writeResults('fairness', facts, results)}\n`);
+  const named = missed.length === 0 ? '' : `; missed: ${missed.map((gate) => gate.name).join('; ')}`;
+  const verdict = `${gates.length - missed.length} of ${gates.length} gates hold${named}.`;
+  const results = { isFull: values.full, seed, gates, findings: findings.map((finding) => ({ title: finding.title, raw: finding.raw })) };
+  process.stdout.write(`\n${verdict}\n${machineLine(facts)}\nraw figures: ${writeResults(name, facts, results)}\n`);
   if (!values['write-docs']) return;
-  const sections = findings.map(sectionOf).join('\n\n');
-  writeDocsSection(
-    'fairness',
-    `## Fairness\n\n${machineLine(facts)} ${values.full ? 'Full' : 'Quick'} form, seed ${seed}.\n\n${verdict}\n\n${sections}`,
-  );
+  const form = `${values.full ? 'Full' : 'Quick'} form, seed ${seed}.`;
+  writeDocsSection(name, [`## ${title}`, `${machineLine(facts)} ${form}`, verdict, ...findings.map(sectionOf)].join('\n\n'));
 }

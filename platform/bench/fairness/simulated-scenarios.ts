@@ -46,19 +46,16 @@ interface Figures {
   readonly weightOff: number;
 }
 
-export function measureScenarios(options: ScenarioOptions): readonly Finding[] {
-  return scenarios.map((scenario) => {
-    const byPolicy = new Map(
-      policies.map((policy) => [policy, meanFigures(options.seeds.map((seed) => run(scenario, policy, { ...options, seed })))]),
-    );
-    return {
-      title: `Scenario ${scenario.id}, simulated: ${scenario.title}`,
-      about: scenario === scenarios[0] ? aboutAll(options) : '',
-      tables: tableOf(scenario, byPolicy),
-      gates: gatesOf(scenario, byPolicy),
-      raw: { scenario: scenario.id, ...options, policies: Object.fromEntries(byPolicy) },
-    };
-  });
+export function measureScenario(scenario: Scenario, options: ScenarioOptions): Finding {
+  const figuresBy = (policy: Policy) => meanFigures(options.seeds.map((seed) => run(scenario, policy, { ...options, seed })));
+  const byPolicy = new Map(policies.map((policy) => [policy, figuresBy(policy)]));
+  return {
+    title: `Scenario ${scenario.id}, simulated: ${scenario.title}`,
+    about: scenario === scenarios[0] ? aboutAll(options) : '',
+    tables: tableOf(scenario, byPolicy),
+    gates: gatesOf(scenario, byPolicy),
+    raw: { scenario: scenario.id, ...options, policies: Object.fromEntries(byPolicy) },
+  };
 }
 
 function aboutAll({ seeds, durationMs, warmupMs }: ScenarioOptions): string {
