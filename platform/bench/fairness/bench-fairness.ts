@@ -25,8 +25,6 @@ const seed = Number(values.seed);
 if (!Number.isInteger(seed) || seed < 0) throw new Error('--seed takes a whole number');
 const parts = new Set(values.parts.split(','));
 const asked = values.scenarios?.split(',');
-const interrupt = new AbortController();
-for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => interrupt.abort(new Error(`stopped by ${name}`)));
 
 publish('fairness', 'Fairness, simulated', simulate());
 publish('fairness-http', 'Fairness over HTTP', await measureHttp());
@@ -42,6 +40,8 @@ function simulate(): readonly Finding[] {
 }
 
 async function measureHttp(): Promise<readonly Finding[]> {
+  const interrupt = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => interrupt.abort(new Error(`stopped by ${name}`)));
   const chosen = httpScenarios.filter(({ id, isInQuick }) => parts.has('http') && (asked?.includes(id) ?? (values.full || isInQuick)));
   const findings: Finding[] = [];
   for (const scenario of chosen) {

@@ -57,7 +57,7 @@ export const httpScenarios: readonly HttpScenario[] = [
     compared: ['quiet', 'noisy'],
     quiet: ['quiet'],
     isInQuick: true,
-    full: { seconds: 300, firstComeSeconds: 90 },
+    full: { seconds: 180, firstComeSeconds: 75 },
   },
   {
     ...usual,

@@ -35,6 +35,8 @@ export interface LoadAnswer {
 
 export interface OpenLoadResult {
   readonly sent: number;
+  /** Whose time came and which could not leave before the end, because the load had too little of the machine. */
+  readonly unsent: number;
   readonly cutOff: number;
   /** How late requests left, ms. */
   readonly lateP99Ms: number;
@@ -67,14 +69,18 @@ function sinceStart(): number {
 }
 
 function sendDue(): void {
+  const batchUntilMs = sinceStart() + tickMs;
   for (let arrival = load.arrivals[next]; arrival !== undefined && arrival.atMs <= sinceStart(); arrival = load.arrivals[next]) {
+    // A process that gets too little of the machine must still read answers.
+    if (sinceStart() > batchUntilMs) break;
     open++;
     void send(next++, arrival).finally(() => {
       open--;
     });
   }
   const lastMs = load.arrivals.at(-1)?.atMs ?? 0;
-  if (next < load.arrivals.length || (open > 0 && sinceStart() < lastMs + load.drainMs)) return;
+  const isOver = sinceStart() > lastMs + load.drainMs;
+  if (!isOver && (next < load.arrivals.length || open > 0)) return;
   clearInterval(timer);
   report();
 }
@@ -133,6 +139,7 @@ function report(): void {
   const sorted = lateness.toSorted((left, right) => left - right);
   const result: OpenLoadResult = {
     sent: next,
+    unsent: load.arrivals.length - next,
     cutOff: next - answers.length,
     lateP99Ms: sorted[Math.floor(sorted.length * 0.99)] ?? Number.NaN,
   };

@@ -93,17 +93,12 @@ async function measure(scenario: HttpScenario, policy: HttpPolicy, options: Http
   const loadFile = join(bulkhead.directory, 'load.json');
   const load: OpenLoad = { url: bulkhead.url, model, keys, arrivals, drainMs, answersFile };
   writeFileSync(loadFile, JSON.stringify(load), { mode: 0o600 });
+  const part = { name: 'load generator', script: loadScript, args: [loadFile], withinMs: span.untilMs + drainMs + graceMs, signal };
   const watching = watchServer(bulkhead, { span, quiet: scenario.quiet });
-  const part = {
-    name: 'load generator',
-    script: loadScript,
-    args: [loadFile],
-    withinMs: span.untilMs + drainMs + graceMs,
-    signal,
-  };
-  const result = await runPart<OpenLoadResult>(part);
+  // Together, so that the failure of one leaves no failure of the other without somebody to catch it.
+  const [result, watched] = await Promise.all([runPart<OpenLoadResult>(part), watching]);
   const answers = JSON.parse(readFileSync(answersFile, 'utf8')) as readonly LoadAnswer[];
-  return { policy, seconds: options.seconds, ...figuresOf(scenario, { arrivals, answers, span }), ...(await watching), load: result };
+  return { policy, seconds: options.seconds, ...figuresOf(scenario, { arrivals, answers, span }), ...watched, load: result };
 }
 
 /** What the server says of the minute before, several times while the load is on. */
@@ -162,7 +157,7 @@ function figuresOf(
 }
 
 /** The wait is what the server says in `x-bulkhead-queue-ms`; output streams from the permit to the answer. What failed counts as neither served nor refused. */
-function outcomesOf(arrivals: readonly Arrival[], answers: readonly LoadAnswer[]): readonly Outcome[] {
+export function outcomesOf(arrivals: readonly Arrival[], answers: readonly LoadAnswer[]): readonly Outcome[] {
   const byNumber = new Map(answers.map((answer) => [answer.number, answer]));
   return arrivals.flatMap((arrival, number): readonly Outcome[] => {
     const answer = byNumber.get(number);
@@ -201,6 +196,8 @@ function tableOf({ quiet, id }: HttpScenario, rows: readonly Figures[]): string 
       'added p99',
       'time-outs',
       'other failures',
+      'requests sent',
+      'late p99',
     ],
     rows.map((row) => [
       row.policy,
@@ -224,6 +221,8 @@ function tableOf({ quiet, id }: HttpScenario, rows: readonly Figures[]): string 
       `${row.addedP99Ms.toFixed(1)} ms`,
       row.timeouts,
       failuresOf(row) - row.timeouts,
+      row.load.unsent === 0 ? whole(row.load.sent) : `${whole(row.load.sent)}, ${whole(row.load.unsent)} left out`,
+      `${row.load.lateP99Ms.toFixed(0)} ms`,
     ]),
   );
 }
