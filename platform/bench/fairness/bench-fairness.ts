@@ -30,7 +30,7 @@ publish('fairness', 'Fairness, simulated', simulate());
 publish('fairness-http', 'Fairness over HTTP', await measureHttp());
 
 function simulate(): readonly Finding[] {
-  const seeds = Array.from({ length: values.full ? 6 : 1 }, (_, index) => seed + index);
+  const seeds = Array.from({ length: values.full ? 3 : 1 }, (_, index) => seed + index);
   const options = { seeds, durationMs: values.full ? 300_000 : 120_000, warmupMs: 30_000 };
   const chosen = scenarios.filter(({ id }) => asked?.includes(id) ?? true);
   return [
