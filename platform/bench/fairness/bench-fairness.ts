@@ -9,7 +9,7 @@ import { type Finding, gatesTable } from './gate.ts';
 import { type HttpScenario, httpScenarios } from './http-scenarios.ts';
 import { measureOverHttp } from './over-http.ts';
 import { reproducePaper } from './paper-reproduction.ts';
-import { scenarios } from './scenarios.ts';
+import { type Scenario, scenarios } from './scenarios.ts';
 import { measureScenario } from './simulated-scenarios.ts';
 
 const { values } = parseArgs({
@@ -30,12 +30,13 @@ publish('fairness', 'Fairness, simulated', simulate());
 publish('fairness-http', 'Fairness over HTTP', await measureHttp());
 
 function simulate(): readonly Finding[] {
-  const seeds = Array.from({ length: values.full ? 3 : 1 }, (_, index) => seed + index);
-  const options = { seeds, durationMs: values.full ? 300_000 : 120_000, warmupMs: 30_000 };
+  const options = { durationMs: values.full ? 300_000 : 120_000, warmupMs: 30_000 };
+  const seedsOf = ({ isHeavy }: Scenario) =>
+    Array.from({ length: values.full ? (isHeavy === true ? 3 : 12) : 1 }, (_, index) => seed + index);
   const chosen = scenarios.filter(({ id }) => asked?.includes(id) ?? true);
   return [
     ...(parts.has('paper') ? [shown(reproducePaper({ seed: 41 + seed, traces: values.full ? 20 : 5 }))] : []),
-    ...(parts.has('simulated') ? chosen.map((scenario) => shown(measureScenario(scenario, options))) : []),
+    ...(parts.has('simulated') ? chosen.map((scenario) => shown(measureScenario(scenario, { ...options, seeds: seedsOf(scenario) }))) : []),
   ];
 }
 

@@ -117,6 +117,7 @@ class EngineSimulation {
       granted: (permit) => {
         line.splice(line.indexOf(place), 1);
         this.#granted.push({ place, arrival, permit, startedAtMs, firstTokenAtMs: startedAtMs, produced: 0 });
+        if (this.#granted.length > 1) throw new Error('the queue let in more than one at a time');
       },
       refused: () => {
         line.splice(line.indexOf(place), 1);

@@ -114,7 +114,7 @@ async function send(number: number, arrival: Arrival): Promise<void> {
       }),
     });
   } catch (error) {
-    if (!ending.signal.aborted) answers.push({ number, sentAtMs, answeredAtMs: sinceStart(), status: 0, code: codeOf(error) });
+    answers.push({ number, sentAtMs, answeredAtMs: sinceStart(), status: 0, code: codeOf(error) });
   }
 }
 

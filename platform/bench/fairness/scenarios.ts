@@ -18,6 +18,8 @@ export interface Scenario {
   readonly quiet: readonly string[];
   readonly requestsPerMinute: number;
   readonly pauses?: (span: Span) => readonly Span[];
+  /** Hundreds of requests a second: fewer seeds. */
+  readonly isHeavy?: boolean;
   /** When its gate is over a time of its own. */
   readonly durationMs?: number;
 }
@@ -38,6 +40,7 @@ export const scenarios: readonly Scenario[] = [
     compared: ['quiet', 'noisy'],
     quiet: ['quiet'],
     requestsPerMinute: 60,
+    isHeavy: true,
   },
   {
     id: 'B',
@@ -91,6 +94,7 @@ export const scenarios: readonly Scenario[] = [
     compared: floods,
     quiet: good,
     requestsPerMinute: 30,
+    isHeavy: true,
   },
 ];
 

@@ -51,19 +51,19 @@ export function measureScenario(scenario: Scenario, options: ScenarioOptions): F
   const byPolicy = new Map(policies.map((policy) => [policy, figuresBy(policy)]));
   return {
     title: `Scenario ${scenario.id}, simulated: ${scenario.title}`,
-    about: scenario === scenarios[0] ? aboutAll(options) : '',
+    about: `${scenario === scenarios[0] ? aboutAll(options) : ''}Means over ${options.seeds.length} seed${options.seeds.length === 1 ? '' : 's'}.`,
     tables: tableOf(scenario, byPolicy),
     gates: gatesOf(scenario, byPolicy),
     raw: { scenario: scenario.id, ...options, policies: Object.fromEntries(byPolicy) },
   };
 }
 
-function aboutAll({ seeds, durationMs, warmupMs }: ScenarioOptions): string {
+function aboutAll({ durationMs, warmupMs }: ScenarioOptions): string {
   return (
-    `For all simulated scenarios: means over ${seeds.length} seed${seeds.length === 1 ? '' : 's'} of ${durationMs / 1_000} s, the first ${warmupMs / 1_000} s left out; 10 ms a token, ` +
+    `For all simulated scenarios: ${durationMs / 1_000} s, the first ${warmupMs / 1_000} s left out; 10 ms a token, ` +
     '50 ms + 0.2 ms a token of prefill, sizes lognormal (sigma 0.8) around 512 in and 512 out unless said otherwise, a deadline of 30 s in the queue and no other bound for anybody, cost = ' +
     'input + 2 x output. RPM lets 60 requests a minute of each tenant through (30 in I), then first come first served. maxD is the largest difference of service per weight between ' +
-    'two tenants over any time in which both had requests waiting; its gate is the slots times the mean cost of a request.'
+    'two tenants over any time in which both had requests waiting; its gate is the slots times the mean cost of a request. '
   );
 }
 

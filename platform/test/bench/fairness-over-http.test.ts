@@ -19,7 +19,7 @@ const directory = mkdtempSync(join(tmpdir(), 'open-load-'));
 afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
 describe('the open load', () => {
-  // Planted: an error's answer counted as served; a broken connection counted as refused; what was cut off counted as an answer.
+  // Planted: an error's answer counted as served; a broken connection counted as refused.
   it('sends each request at its time with its own key, and tells served, refused, failed and cut off apart', async () => {
     const asked: { readonly key: string | undefined; readonly tokens: number }[] = [];
     const server = createServer((request, response) => {
@@ -112,6 +112,7 @@ describe('first come, first served behind the port', () => {
     const late = queue.acquire(ticket('cc'), forever);
     leaving.abort(new Error('gone'));
     await expect(left).rejects.toThrow('gone');
+    expect(queue.snapshot()[0]?.queued).toBe(1);
     clock.advance(999);
     const onTime: Promise<Permit> = queue.acquire(ticket('dd'), forever);
     clock.advance(1);
