@@ -48,8 +48,7 @@ export const httpScenarios: readonly HttpScenario[] = [
     ...usual,
     id: 'A',
     title: 'a quiet tenant of 0.5 requests a second beside one of 500',
-    about:
-      'Unscaled but for answers of at most 1,024 tokens. The p99 of a run is its second or third longest wait; the quick form’s is its longest.',
+    about: 'Unscaled but for answers of at most 1,024 tokens. Of fewer than 100 served requests the p99 is the longest wait.',
     flows: [
       { tenant: 'quiet', perSecond: 0.5, size: large },
       { tenant: 'noisy', perSecond: 500, size: large },
