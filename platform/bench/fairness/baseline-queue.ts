@@ -125,7 +125,7 @@ export class BaselineQueue {
   /** `requests` counts starts; cost is in tokens of input. */
   charge(request: BaselineRequest, requests: number, cost: number): void {
     this.#options.order.charge(request.line, { requests, cost });
-    this.#options.watcher?.charged(request.ticket, unitsOf(cost, 1));
+    this.#watcherOf(request)?.charged(unitsOf(cost, 1));
   }
 
   costOf(tokens: Pick<ActualTokens, 'inputTokens' | 'outputTokens'>): number {
@@ -165,9 +165,13 @@ export class BaselineQueue {
     this.#running++;
     request.line.inFlight++;
     request.start(this.#options.clock.monotonicMs());
-    this.#options.watcher?.started(request.ticket, request.queueMs);
+    this.#watcherOf(request)?.started(request.ticket.weight, request.queueMs);
     request.waiter.granted(request);
     return true;
+  }
+
+  #watcherOf({ ticket }: BaselineRequest) {
+    return this.#options.watcher?.tenant(ticket.poolId, ticket.tenantId);
   }
 
   #lineOf({ tenantId, weight }: Ticket): Line {

@@ -42,6 +42,12 @@ export class FirstComeQueue implements FairQueue {
     });
   }
 
+  /** The benchmark's provider takes as much as it is configured to. */
+  async requeue(permit: Permit): Promise<void> {
+    permit.cancel();
+    throw new Error('the provider of the benchmark has refused a call');
+  }
+
   setCapacity(poolId: string, permits: number): void {
     this.#pool(poolId).setCapacity(permits);
   }
