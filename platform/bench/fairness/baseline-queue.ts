@@ -142,7 +142,7 @@ export class BaselineQueue {
     const tenants = this.#lines.map(({ tenantId, queued, inFlight, weight }) => {
       return { tenantId, workClass: 'interactive' as const, queued, inFlight, weight, virtualTime: 0, lagCost: 0 };
     });
-    return { poolId, capacity: this.#capacity, inFlight: this.#running, queued: this.#queued, tenants };
+    return { poolId, capacity: this.#capacity, permits: this.#capacity, inFlight: this.#running, queued: this.#queued, tenants };
   }
 
   #dispatch(): void {

@@ -47,6 +47,11 @@ function poolShape(pool: PoolFairness) {
   return {
     pool: pool.poolId,
     capacity: pool.capacity,
+    permits: pool.permits,
+    elsewhere:
+      pool.elsewhere === undefined
+        ? null
+        : { replicas: pool.elsewhere.replicas, in_flight: pool.elsewhere.running, queued: pool.elsewhere.waiting },
     in_flight: pool.inFlight,
     queued: pool.queued,
     utilisation: rounded(pool.utilisation),

@@ -1,5 +1,6 @@
 import { assert } from '../primitives/assert.ts';
 import type { Clock } from '../primitives/clock.ts';
+import type { TenantId } from '../primitives/ids.ts';
 import type { WorkClass } from '../primitives/work-class.ts';
 import type { PoolSnapshot, Ticket } from './fair-queue.ts';
 import { FairRequest, type RequestOwner } from './fair-request.ts';
@@ -8,6 +9,7 @@ import { ClassFlow, type SessionFlow, type TenantFlow, type UserFlow } from './f
 import { type Flow, FlowLevel } from './flow-level.ts';
 import { countShared, sessionPlaceOf, sharedSessionPlace, userPlaceOf } from './flow-places.ts';
 import type { Interactions } from './interactions.ts';
+import type { PoolHead, PoolShare, SharedFairPool, SharedLevel } from './pool-share.ts';
 import { type ActualTokens, type CostRule, costSoFar, expectedCost, finalCost, saneWeight, unitsOf, unitsPerCost } from './service-cost.ts';
 import { ServiceRate } from './service-rate.ts';
 import type { WaitingLine } from './waiting-line.ts';
@@ -21,6 +23,8 @@ export interface PoolParts {
   /** Refuses what is due. Called before permits are given away, so that nothing starts after its deadline. */
   readonly expire: (nowMs: number) => void;
   readonly watcher: QueueWatcher;
+  /** Set where replicas share the permits; absent: all of them are here. */
+  readonly share?: ((pool: SharedFairPool) => PoolShare) | undefined;
 }
 
 const classesMax = 2;
@@ -30,25 +34,34 @@ const debtHalfLifeMs = 60_000;
 const aheadCharges = 2;
 
 /** Permits of one pool and who gets the next: the class with the least virtual time, its tenant, that tenant's user, that user's session, its oldest request. */
-export class FairPool implements RequestOwner {
+export class FairPool implements RequestOwner, SharedFairPool {
   readonly #classes = new FlowLevel((workClass: WorkClass) => this.#openClass(workClass), classesMax);
   readonly #parts: PoolParts;
   readonly #rate = new ServiceRate();
+  readonly #share: PoolShare | undefined;
   #capacity = 0;
   #resumesAtMs = 0;
+  /** How many of the permits may be in use here. */
+  #permits = Number.POSITIVE_INFINITY;
+  #batchElsewhere = 0;
   #running = 0;
   #queued = 0;
   #isDispatching = false;
 
   constructor(parts: PoolParts) {
     this.#parts = parts;
+    if (parts.share === undefined) return;
+    this.#permits = 0;
+    this.#share = parts.share(this);
   }
 
+  /** Of the whole pool, however many replicas share it. */
   setCapacity(permits: number, resumesInMs = 0): void {
     assert(Number.isInteger(permits) && permits >= 0, 'a capacity is a whole number of permits');
     this.#capacity = permits;
     const nowMs = this.#parts.clock.monotonicMs();
     this.#resumesAtMs = nowMs + resumesInMs;
+    this.#share?.capacitySet(permits);
     this.#dispatch(nowMs);
   }
 
@@ -57,11 +70,57 @@ export class FairPool implements RequestOwner {
     return this.#capacity > 0 ? 0 : Math.max(1, this.#resumesAtMs - this.#parts.clock.monotonicMs());
   }
 
+  get load(): SharedFairPool['load'] {
+    return { running: this.#running, runningBatch: this.#classes.find('batch')?.inFlight ?? 0, queued: this.#queued };
+  }
+
+  setPermits(permits: number, batchElsewhere: number): void {
+    this.#permits = permits;
+    this.#batchElsewhere = batchElsewhere;
+    if (this.#queued > 0 && this.#running < this.#limit) this.#dispatch(this.#parts.clock.monotonicMs());
+  }
+
+  heads(count: number): readonly PoolHead[] {
+    return this.#classes.waiting.members().flatMap(({ key: workClass, weight, tenants }) =>
+      tenants.waiting.leading(count).map(({ key: tenantId, queued, users }) => {
+        const next = users.waiting.first?.sessions.waiting.first?.oldest;
+        const cost = next === undefined ? 0 : costSoFar(this.#parts.rule, next.ticket, 0);
+        return { workClass, tenantId, units: unitsOf(cost, next?.weight ?? 1), classUnits: unitsOf(cost, weight), queued };
+      }),
+    );
+  }
+
+  adopt(level: SharedLevel, key: string, virtualTime: number): void {
+    const classes = this.#classes;
+    if (level === 'classes') {
+      const work = classes.find(key as WorkClass);
+      if (work !== undefined) classes.adopt(work, virtualTime);
+      return;
+    }
+    const tenants = classes.find(level)?.tenants;
+    const tenant = tenants?.find(key as TenantId);
+    if (tenant !== undefined) tenants?.adopt(tenant, virtualTime);
+  }
+
+  adoptTime(level: SharedLevel, virtualTime: number): void {
+    if (level === 'classes') this.#classes.adoptTime(virtualTime);
+    else this.#classes.find(level)?.tenants.adoptTime(virtualTime);
+  }
+
+  startEqual(times: Readonly<Record<SharedLevel, number>>): void {
+    this.#classes.startEqual(times.classes);
+    for (const { key, tenants } of this.#classes.flows()) tenants.startEqual(times[key]);
+  }
+
+  get #limit(): number {
+    return Math.min(this.#capacity, this.#permits);
+  }
+
   /** A permit is free for this class. Then nobody of it waits, for permits are given away as they come free. */
   isFree(workClass: WorkClass): boolean {
-    if (this.#running >= this.#capacity) return false;
+    if (this.#running >= this.#limit) return false;
     const work = this.#classes.find(workClass);
-    return work === undefined || (work.queued === 0 && work.inFlight < work.permitsMax(this.#capacity));
+    return work === undefined || (work.queued === 0 && this.#hasRoom(work));
   }
 
   /** The flow of the ticket's tenant in its class; undefined when it has nothing here. */
@@ -85,6 +144,8 @@ export class FairPool implements RequestOwner {
     const expectedUnits = unitsOf(expectedCost(this.#parts.rule, ticket), 1);
     const request = new FairRequest(ticket, { owner: this, session, arrivedAtMs: nowMs, expectedUnits });
     weigh(work, tenant, request.weight);
+    if (work.queued === 0) this.#share?.began('classes', work.key);
+    if (tenant.queued === 0) this.#share?.began(work.key, tenant.key);
     if (isFree) {
       this.#classes.lift(work);
       work.tenants.lift(tenant);
@@ -95,6 +156,7 @@ export class FairPool implements RequestOwner {
       this.#enqueue(request);
       this.#observe(nowMs);
     }
+    this.#share?.changed();
     return request;
   }
 
@@ -111,6 +173,7 @@ export class FairPool implements RequestOwner {
     if (tenant.queued === 0) stopWaiting(work, tenant);
     if (work.queued === 0) this.#classes.stopWaiting(work);
     this.#forget(session);
+    this.#share?.changed();
   }
 
   reportOutput(request: FairRequest): void {
@@ -123,7 +186,9 @@ export class FairPool implements RequestOwner {
     this.#stopRunning(request.session);
     request.waitAgain();
     this.#enqueue(request, 'again');
+    this.#share?.returned();
     this.#dispatch(this.#parts.clock.monotonicMs());
+    this.#share?.changed();
   }
 
   end(request: FairRequest, actual: ActualTokens | undefined): void {
@@ -135,7 +200,9 @@ export class FairPool implements RequestOwner {
     session.servedAtMs = nowMs;
     this.#stopRunning(session);
     this.#forget(session);
+    this.#share?.returned();
     this.#dispatch(nowMs);
+    this.#share?.changed();
   }
 
   #stopRunning(session: SessionFlow<FairRequest>): void {
@@ -161,7 +228,7 @@ export class FairPool implements RequestOwner {
     if (units === 0) return 0;
     let weights = 0;
     for (const { weight } of this.#classes.waiting.members()) weights += weight;
-    const permits = (this.#capacity * work.weight) / weights;
+    const permits = (this.#limit * work.weight) / weights;
     return this.#rate.timeForMs(units, (permits * saneWeight(ticket.weight)) / work.weightWaiting);
   }
 
@@ -169,6 +236,8 @@ export class FairPool implements RequestOwner {
     return {
       poolId: this.#parts.poolId,
       capacity: this.#capacity,
+      permits: this.#limit,
+      elsewhere: this.#share?.elsewhere,
       inFlight: this.#running,
       queued: this.#queued,
       tenants: Array.from(this.#classes.flows()).flatMap(({ key: workClass, tenants }) =>
@@ -186,7 +255,7 @@ export class FairPool implements RequestOwner {
     this.#isDispatching = true;
     try {
       this.#parts.expire(nowMs);
-      while (this.#running < this.#capacity && this.#grantNext(nowMs)) {}
+      while (this.#running < this.#limit && this.#grantNext(nowMs)) {}
       this.#observe(nowMs);
     } finally {
       this.#isDispatching = false;
@@ -199,7 +268,7 @@ export class FairPool implements RequestOwner {
   }
 
   #observe(nowMs: number): void {
-    this.#rate.observe(nowMs, { isSaturated: this.#queued > 0, capacity: this.#capacity, running: this.#running });
+    this.#rate.observe(nowMs, { isSaturated: this.#queued > 0, capacity: this.#limit, running: this.#running });
   }
 
   /** False: whoever waits must wait on. */
@@ -215,8 +284,13 @@ export class FairPool implements RequestOwner {
 
   #nextClass(): ClassFlow<FairRequest> | undefined {
     const { first } = this.#classes.waiting;
-    if (first === undefined || first.inFlight < first.permitsMax(this.#capacity)) return first;
-    return this.#classes.waiting.members().find((work) => work.inFlight < work.permitsMax(this.#capacity));
+    if (first === undefined || this.#hasRoom(first)) return first;
+    return this.#classes.waiting.members().find((work) => this.#hasRoom(work));
+  }
+
+  #hasRoom(work: ClassFlow<FairRequest>): boolean {
+    const elsewhere = work.key === 'batch' ? this.#batchElsewhere : 0;
+    return work.inFlight + elsewhere < work.permitsMax(this.#capacity);
   }
 
   #start(request: FairRequest, nowMs: number): void {
@@ -237,10 +311,14 @@ export class FairPool implements RequestOwner {
     session.inFlight++;
     session.joinedUnits = 0;
     if (tenant.heapIndex >= 0 && tenant.queued === 0) work.weightWaiting -= tenant.weight;
-    this.#classes.dispatch(work, unitsOf(cost, work.weight));
-    work.tenants.dispatch(tenant, unitsOf(cost, request.weight));
+    const workUnits = unitsOf(cost, work.weight);
+    const tenantUnits = unitsOf(cost, request.weight);
+    this.#classes.dispatch(work, workUnits);
+    work.tenants.dispatch(tenant, tenantUnits);
     tenant.users.dispatch(user, userUnits);
     user.sessions.dispatch(session, userUnits);
+    this.#share?.charged({ level: 'classes', key: work.key, units: workUnits, creditMax: undefined });
+    this.#share?.charged({ level: work.key, key: tenant.key, units: tenantUnits, creditMax: undefined });
   }
 
   #enqueue(request: FairRequest, time: 'first' | 'again' = 'first'): void {
@@ -314,9 +392,13 @@ export class FairPool implements RequestOwner {
     const tenantUnits = unitsOf(chargedCost, weight);
     const userUnits = unitsOf(chargedCost, 1);
     const change = unitsOf(cost, 1) - userUnits;
+    const ofWork = { units: unitsOf(cost, work.weight) - workUnits, creditMax: 2 * workUnits };
+    const ofTenant = { units: unitsOf(cost, weight) - tenantUnits, creditMax: 2 * tenantUnits };
     tenant.watcher.charged(change);
-    this.#classes.charge(work, unitsOf(cost, work.weight) - workUnits, 2 * workUnits);
-    work.tenants.charge(tenant, unitsOf(cost, weight) - tenantUnits, 2 * tenantUnits);
+    this.#classes.charge(work, ofWork.units, ofWork.creditMax);
+    work.tenants.charge(tenant, ofTenant.units, ofTenant.creditMax);
+    this.#share?.charged({ level: 'classes', key: work.key, ...ofWork });
+    this.#share?.charged({ level: work.key, key: tenant.key, ...ofTenant });
     tenant.users.charge(user, change, 2 * userUnits);
     user.sessions.charge(session, change, 2 * userUnits);
     request.chargedCost = cost;

@@ -6,6 +6,7 @@
  */
 import type { TenantId } from '../primitives/ids.ts';
 import type { WorkClass } from '../primitives/work-class.ts';
+import type { Elsewhere } from './pool-share.ts';
 
 export interface Ticket {
   /** Deployments that can serve the same request share a pool. */
@@ -47,7 +48,7 @@ export interface FairQueue {
    */
   requeue(permit: Permit, signal: AbortSignal): Promise<void>;
   /**
-   * Sets how many permits a pool has; lowering it takes effect as permits return. `resumesInMs`: a pool without any gets some again after so long;
+   * Sets how many permits a pool has, over all replicas; lowering it takes effect as permits return. `resumesInMs`: a pool without any gets some again after so long;
    * what cannot wait for that is refused at once. Absent: it is not known, and requests wait as long as they may.
    */
   setCapacity(poolId: string, permits: number, resumesInMs?: number): void;
@@ -58,7 +59,13 @@ export interface FairQueue {
 
 export interface PoolSnapshot {
   readonly poolId: string;
+  /** Of the whole pool. */
   readonly capacity: number;
+  /** Of the capacity, what may be in use in this process now; less where replicas share it. */
+  readonly permits: number;
+  /** What other replicas have, as last heard; undefined where nothing is shared or nobody is heard. */
+  readonly elsewhere?: Elsewhere | undefined;
+  /** This and all that follows: in this process. */
   readonly inFlight: number;
   readonly queued: number;
   readonly tenants: readonly {

@@ -52,9 +52,11 @@ export interface TenantFairness {
 export interface PoolFairness {
   readonly poolId: string;
   readonly capacity: number;
+  readonly permits: number;
+  readonly elsewhere: PoolSnapshot['elsewhere'];
   readonly inFlight: number;
   readonly queued: number;
-  /** Part of the permits that was in use while requests waited; undefined when none did. */
+  /** Part of this process's permits that was in use while requests waited here; undefined when none did. */
   readonly utilisation: number | undefined;
   /** Of shares received per share entitled, over tenants that waited (Jain, Chiu and Hawe 1984); 1 is even. */
   readonly evenness: number | undefined;
@@ -245,7 +247,7 @@ class PoolRecord {
     for (const tenant of this.#tenants.values()) if (tenant.isForgotten(slot)) this.#forget(tenant);
     if (pool.queued === 0 || pool.capacity === 0) return;
     this.#saturated.add(slot, 1);
-    this.#busy.add(slot, Math.min(1, pool.inFlight / pool.capacity));
+    this.#busy.add(slot, pool.permits === 0 ? 1 : Math.min(1, pool.inFlight / pool.permits));
     const wanting = pool.tenants.filter(({ queued, inFlight }) => queued > 0 || inFlight > 0);
     const weights = wanting.reduce((sum, { weight }) => sum + weight, 0);
     for (const { tenantId, weight } of wanting) this.tenant(tenantId).entitled.add(slot, weight / weights);
@@ -294,6 +296,8 @@ class PoolRecord {
     return {
       poolId: pool.poolId,
       capacity: pool.capacity,
+      permits: pool.permits,
+      elsewhere: pool.elsewhere,
       inFlight: pool.inFlight,
       queued: pool.queued,
       utilisation: samples === 0 ? undefined : this.#busy.sum(slot) / samples,

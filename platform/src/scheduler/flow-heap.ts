@@ -24,6 +24,23 @@ export class FlowHeap<Member extends HeapMember> {
     return this.#members;
   }
 
+  /** The first members in order, at most `count`. */
+  leading(count: number): readonly Member[] {
+    const leading: Member[] = [];
+    const next = this.#members.slice(0, 1);
+    while (leading.length < count) {
+      const first = next.reduce<Member | undefined>(
+        (least, each) => (least === undefined || isBefore(each, least) ? each : least),
+        undefined,
+      );
+      if (first === undefined) break;
+      leading.push(first);
+      const child = 2 * first.heapIndex + 1;
+      next.splice(next.indexOf(first), 1, ...this.#members.slice(child, child + 2));
+    }
+    return leading;
+  }
+
   push(member: Member): void {
     this.#append(member);
     this.#rise(member, this.#members.length - 1);

@@ -123,6 +123,23 @@ export class FlowLevel<Member extends Flow<Key>, Key extends string = string> {
     if (flow.heapIndex >= 0) this.waiting.moved(flow);
   }
 
+  /** Takes over what replicas have counted together. */
+  adopt(flow: Member, virtualTime: number): void {
+    if (flow.virtualTime === virtualTime) return;
+    flow.virtualTime = virtualTime;
+    if (flow.heapIndex >= 0) this.waiting.moved(flow);
+  }
+
+  adoptTime(virtualTime: number): void {
+    this.#virtualTime = Math.max(this.#virtualTime, virtualTime);
+  }
+
+  /** All flows start equal at this time. */
+  startEqual(virtualTime: number): void {
+    this.#virtualTime = virtualTime;
+    for (const flow of this.#flows.values()) this.adopt(flow, virtualTime);
+  }
+
   /** To be called when a request of the flow has left, in whatever way. */
   forgetIfIdle(flow: Member): void {
     if (flow.queued > 0 || flow.inFlight > 0) return;

@@ -17,6 +17,7 @@ import type { QueueWatcher, TenantWatcher } from './fairness-record.ts';
 import type { SessionFlow, TenantFlow, UserFlow } from './flow.ts';
 import { findUser, sharedSessionPlace } from './flow-places.ts';
 import { Interactions } from './interactions.ts';
+import type { PoolShare, SharedFairPool } from './pool-share.ts';
 import { QueueRefusal, QueueRefusals } from './refusals.ts';
 import { type CostRule, saneWeight } from './service-cost.ts';
 import { WaitingLine } from './waiting-line.ts';
@@ -31,6 +32,8 @@ export interface FairQueueOptions extends Partial<CostRule> {
   /** Spreads retries. */
   readonly random?: Random;
   readonly watcher?: QueueWatcher;
+  /** Set where replicas share the permits of pools. */
+  readonly share?: (poolId: string, pool: SharedFairPool) => PoolShare;
 }
 
 const untold: TenantWatcher = { charged: () => {}, started: () => {} };
@@ -109,7 +112,7 @@ export class WeightedFairQueue {
   setCapacity(poolId: string, permits: number, resumesInMs?: number): void {
     let pool = this.#pools.get(poolId);
     if (pool === undefined) {
-      const { clock } = this.#options;
+      const { clock, share } = this.#options;
       pool = new FairPool({
         poolId,
         clock,
@@ -118,6 +121,7 @@ export class WeightedFairQueue {
         interactions: this.#interactions,
         watcher: this.#watcher,
         expire: (nowMs) => this.expire(nowMs),
+        share: share && ((shared) => share(poolId, shared)),
       });
       this.#pools.set(poolId, pool);
     }
