@@ -7,7 +7,7 @@ import { ManualClock } from '../../src/primitives/clock.ts';
 import { parseTenantId, type TenantId } from '../../src/primitives/ids.ts';
 import { seededRandom } from '../../src/primitives/random.ts';
 import type { WorkClass } from '../../src/primitives/work-class.ts';
-import type { Permit, PoolSnapshot, Ticket } from '../../src/scheduler/fair-queue.ts';
+import type { FairQueue, Permit, PoolSnapshot, Ticket } from '../../src/scheduler/fair-queue.ts';
 import { FairnessRecord } from '../../src/scheduler/fairness-record.ts';
 import { MemoryFairQueue } from '../../src/scheduler/memory-fair-queue.ts';
 import { EventHeap } from '../support/event-heap.ts';
@@ -52,6 +52,8 @@ export interface SimulationOptions {
   readonly waitMaxMs?: number;
   /** Tokens between two reports of a running request. */
   readonly chunkTokens?: number;
+  /** Where a job goes; the simulation's one queue by default. */
+  readonly queueOf?: (job: Job) => FairQueue;
   /** Runs after each event, when everything that follows from it has happened. */
   readonly afterEach?: (simulation: Simulation) => void;
 }
@@ -165,7 +167,8 @@ export class Simulation {
     const arrivedAtMs = this.clock.monotonicMs();
     if (job.leavesAfterMs !== undefined) this.at(arrivedAtMs + job.leavesAfterMs, () => leaving.abort(new Error('left')));
     this.#countWaiting(job, 1);
-    this.queue.acquire(ticketOf(job), leaving.signal).then(
+    const queue = this.#options.queueOf?.(job) ?? this.queue;
+    queue.acquire(ticketOf(job), leaving.signal).then(
       (permit) => {
         this.#countWaiting(job, -1);
         this.started.push({ job, arrivedAtMs, atMs: this.clock.monotonicMs(), queueMs: permit.queueMs, number });
