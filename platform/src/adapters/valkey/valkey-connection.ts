@@ -34,6 +34,7 @@ export class Script {
 export class ValkeyConnection implements AsyncDisposable {
   readonly #client: ReturnType<typeof createClient>;
   readonly #options: ValkeyOptions;
+  #subscriber: ReturnType<typeof createClient> | undefined;
 
   private constructor(options: ValkeyOptions) {
     this.#options = options;
@@ -74,7 +75,9 @@ export class ValkeyConnection implements AsyncDisposable {
   async send<Reply>(command: readonly string[]): Promise<Reply> {
     if (!this.#client.isReady) throw new ValkeyUnavailable('there is no connection to Valkey');
     const { promise: late, reject } = Promise.withResolvers<never>();
-    const timer = setTimeout(() => reject(new ValkeyUnavailable('Valkey did not answer in time')), this.#options.commandTimeoutMs);
+    const giveUp = () => reject(new ValkeyUnavailable('Valkey did not answer in time'));
+    // Not before what has arrived is read: where this process was busy for as long, the answer is here and the timer is first.
+    const timer = setTimeout(() => setImmediate(giveUp), this.#options.commandTimeoutMs);
     try {
       return await Promise.race([this.#client.sendCommand([...command]) as Promise<Reply>, late]);
     } catch (error) {
@@ -96,7 +99,19 @@ export class ValkeyConnection implements AsyncDisposable {
     }
   }
 
+  /** Over a second connection, opened at the first subscription and again whenever it is lost; messages of the time between are lost. */
+  subscribe(channel: string, onMessage: (message: string) => void): void {
+    const subscriber = this.#subscriber ?? this.#client.duplicate({ disableOfflineQueue: false });
+    if (this.#subscriber === undefined) {
+      this.#subscriber = subscriber;
+      subscriber.on('error', () => {});
+      subscriber.connect().catch(() => {});
+    }
+    subscriber.subscribe(channel, onMessage).catch(() => {});
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#subscriber?.destroy();
     this.#client.destroy();
   }
 }
