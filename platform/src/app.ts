@@ -29,6 +29,7 @@ import { journalSurface, type Lifecycle, openLifecycle } from './app/lifecycle.t
 import { openLimitStore } from './app/limits.ts';
 import { embeddingOf, modelsOf, openPriceBook, openProviders } from './app/models.ts';
 import { openReembedding, openRetrieval } from './app/reembedding.ts';
+import { openPermits, openReplicas } from './app/replicas.ts';
 import { openSecrets } from './app/secrets.ts';
 import { openSilos, type Silos, settle } from './app/silos.ts';
 import { surfaces } from './app/surfaces.ts';
@@ -207,6 +208,8 @@ function openInferencePath(
   const providers = openProviders(config, clock, ids);
   const inference = createInference({ models: modelsOf(config), providers, clock, waitMaxMs: queueWaitMaxMs });
   stack.defer(() => inference.close());
+  const replicas = openReplicas(stack, { config, ids, logger: parts.logger });
+  const shared = openPermits(stack, replicas, { clock, logger: parts.logger });
   const record = stack.use(new FairnessRecord(clock, () => queue.snapshot()));
   const queue: FairQueue = openQueue({
     clock,
@@ -214,11 +217,12 @@ function openInferencePath(
     requestsPerTenantMax: queueRequestsPerTenantMax,
     bytesMax: queueBytesMax,
     waitMaxMs: queueWaitMaxMs,
+    ...(shared !== undefined && { share: (poolId, pool) => shared.share(poolId, pool) }),
   });
   inference.watchPools(({ poolId, permits, resumesInMs = Number.POSITIVE_INFINITY }) => queue.setCapacity(poolId, permits, resumesInMs));
   stack.defer(() => queue.close());
   const budgets = openBudgetSource(database, () => journal.flush());
-  const store = openLimitStore(stack, { config, budgets, clock, ids, logger: parts.logger });
+  const store = openLimitStore(stack, { replicas, budgets, clock, logger: parts.logger });
   const admission = stack.use(createAdmission({ store, clock, ids, leaseMs: reservationLeaseMs }));
   metrics.watch({
     queued: () => queue.snapshot().reduce((sum, pool) => sum + pool.queued, 0),

@@ -1,29 +1,24 @@
 /** Where limits are counted: in this process, or with `valkey.url` in one Valkey for every replica. */
 import { MemoryLimitStore } from '../adapters/memory/limit-store.ts';
 import { ValkeyLimitStore } from '../adapters/valkey/limit-store.ts';
-import { ReplicaPresence } from '../adapters/valkey/replica-presence.ts';
-import { ValkeyConnection, ValkeyUnavailable } from '../adapters/valkey/valkey-connection.ts';
+import { ValkeyUnavailable } from '../adapters/valkey/valkey-connection.ts';
 import type { BudgetSource, LimitStore } from '../admission/limit-store.ts';
 import { ReplicatedLimits } from '../admission/replicated-limits.ts';
-import type { Config } from '../config/schema.ts';
 import type { Clock } from '../primitives/clock.ts';
-import type { IdSource } from '../primitives/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import type { Replicas } from './replicas.ts';
 
 export interface LimitParts {
-  readonly config: Config;
+  readonly replicas: Replicas | undefined;
   readonly budgets: BudgetSource;
   readonly clock: Clock;
-  readonly ids: IdSource;
   readonly logger: Logger;
 }
 
 /** What is opened is closed with the stack. */
-export function openLimitStore(stack: AsyncDisposableStack, { config, budgets, clock, ids, logger }: LimitParts): LimitStore {
-  const { url } = config.valkey;
-  if (url === undefined) return new MemoryLimitStore(clock, budgets);
-  const connection = stack.use(ValkeyConnection.open({ url, commandTimeoutMs: config.bounds.valkeyCommandTimeoutMs, logger }));
-  const presence = stack.use(new ReplicaPresence(connection, { id: ids.next('replica_') }));
+export function openLimitStore(stack: AsyncDisposableStack, { replicas, budgets, clock, logger }: LimitParts): LimitStore {
+  if (replicas === undefined) return new MemoryLimitStore(clock, budgets);
+  const { connection, presence } = replicas;
   return stack.use(
     new ReplicatedLimits({
       shared: new ValkeyLimitStore({ connection, clock, budgets }),
