@@ -8,6 +8,7 @@ const benches = {
   gateway: 'platform/bench/gateway/bench-gateway.ts',
   scheduler: 'platform/bench/scheduler/bench-scheduler.ts',
   limits: 'platform/bench/limits/bench-limits.ts',
+  replicas: 'platform/bench/replicas/bench-replicas.ts',
   residents: 'platform/bench/retrieval/residents.ts',
   tenants: 'platform/bench/tenants/bench-tenants.ts',
   whales: 'platform/bench/retrieval/whales.ts',
