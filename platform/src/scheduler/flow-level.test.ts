@@ -92,3 +92,18 @@ test('newcomers in file begin one behind the other, and those that leave make ro
   level.dispatch(steady, 1);
   expect(join('e', 10).virtualTime).toBeLessThanOrEqual(level.virtualTime + 10);
 });
+
+// Planted: adopting without moving the flow in the heap; a level that falls.
+test('a time that is taken over orders the flows, and the level does not fall', () => {
+  const level = openLevel();
+  const [one, other] = [waiting(level, 'one'), waiting(level, 'other')];
+  level.adopt(one, 700);
+  expect(level.waiting.first).toBe(other);
+  level.adoptTime(500);
+  level.adoptTime(300);
+  expect(level.virtualTime).toBe(500);
+  level.adopt(other, 900);
+  expect(level.waiting.first).toBe(one);
+  level.startEqual(40);
+  expect([level.virtualTime, one.virtualTime, other.virtualTime]).toEqual([40, 40, 40]);
+});
