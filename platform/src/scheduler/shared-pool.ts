@@ -274,10 +274,11 @@ export class SharedPool implements PoolShare {
     this.#holdLocally();
   }
 
-  /** One at least while it is not known whether the others hear the store: no request waits for nothing. */
+  /** While it is not known whether the others hear the store: what it has, and one where some were free, so that a request does not wait for nothing. */
   #holdLocally(): void {
     const part = this.#part();
-    this.#hold(this.#mode === 'alone' ? part : Math.max(this.#held, Math.min(1, part)));
+    const least = this.#era === undefined || this.#spare > 0 ? Math.min(1, part) : 0;
+    this.#hold(this.#mode === 'alone' ? part : Math.max(this.#held, least));
   }
 
   #part(): number {
