@@ -221,10 +221,7 @@ export class SharedPool implements PoolShare {
     if (this.#mode === 'alone') onAlone(false);
     this.#mode = 'shared';
     this.#charges.confirm();
-    if (this.#capacity === statement.capacity) {
-      this.#isCapacityNew = false;
-      this.#capacity = answer.capacity;
-    }
+    if (statement.isCapacityNew || !this.#isCapacityNew) this.#takeCapacity(statement, answer);
     // A store that has lost everything has lost who is there as well.
     if (!answer.isLearning) this.#hasShared = true;
     if (!(answer.isLearning && this.#hasShared)) this.#place = place();
@@ -243,6 +240,13 @@ export class SharedPool implements PoolShare {
     this.#held = Math.max(this.#held, pool.load.running);
     this.#gain(gained);
     if (this.#hasNews()) this.#askSoon();
+  }
+
+  /** Unless it was set again since. */
+  #takeCapacity(statement: PoolStatement, { capacity }: PoolAnswer): void {
+    if (this.#capacity !== statement.capacity) return;
+    this.#isCapacityNew = false;
+    this.#capacity = capacity;
   }
 
   #adopt({ charges, heads }: PoolStatement, answer: PoolAnswer): void {
