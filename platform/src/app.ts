@@ -222,7 +222,7 @@ function openInferencePath(
   inference.watchPools(({ poolId, permits, resumesInMs = Number.POSITIVE_INFINITY }) => queue.setCapacity(poolId, permits, resumesInMs));
   stack.defer(() => queue.close());
   const budgets = openBudgetSource(database, () => journal.flush());
-  const store = openLimitStore(stack, { replicas, budgets, clock, logger: parts.logger });
+  const store = openLimitStore(stack, { replicas, budgets, clock, ids, logger: parts.logger });
   const admission = stack.use(createAdmission({ store, clock, ids, leaseMs: reservationLeaseMs }));
   metrics.watch({
     queued: () => queue.snapshot().reduce((sum, pool) => sum + pool.queued, 0),

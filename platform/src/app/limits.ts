@@ -5,6 +5,7 @@ import { ValkeyUnavailable } from '../adapters/valkey/valkey-connection.ts';
 import type { BudgetSource, LimitStore } from '../admission/limit-store.ts';
 import { ReplicatedLimits } from '../admission/replicated-limits.ts';
 import type { Clock } from '../primitives/clock.ts';
+import type { IdSource } from '../primitives/ids.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { Replicas } from './replicas.ts';
 
@@ -12,11 +13,12 @@ export interface LimitParts {
   readonly replicas: Replicas | undefined;
   readonly budgets: BudgetSource;
   readonly clock: Clock;
+  readonly ids: IdSource;
   readonly logger: Logger;
 }
 
 /** What is opened is closed with the stack. */
-export function openLimitStore(stack: AsyncDisposableStack, { replicas, budgets, clock, logger }: LimitParts): LimitStore {
+export function openLimitStore(stack: AsyncDisposableStack, { replicas, budgets, clock, ids, logger }: LimitParts): LimitStore {
   if (replicas === undefined) return new MemoryLimitStore(clock, budgets);
   const { connection, presence } = replicas;
   return stack.use(

@@ -5,7 +5,7 @@ import { ValkeyConnection } from '../adapters/valkey/valkey-connection.ts';
 import type { Config } from '../config/schema.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { IdSource } from '../primitives/ids.ts';
-import { ClassFlow } from '../scheduler/flow.ts';
+import { permitsMaxOf } from '../scheduler/flow.ts';
 import { SharedPermits } from '../scheduler/shared-permits.ts';
 import type { Logger } from '../telemetry/logger.ts';
 
@@ -38,12 +38,11 @@ export function openPermits(
 ): SharedPermits | undefined {
   if (replicas === undefined) return undefined;
   const { connection, presence, replicaId } = replicas;
-  const batch = new ClassFlow('batch');
   const permits = new SharedPermits({
     exchange: new ValkeyPermitExchange({ connection, replicaId }),
     clock,
     place: () => presence.place,
-    batchMaxOf: (capacity) => batch.permitsMax(capacity),
+    batchMaxOf: (capacity) => permitsMaxOf('batch', capacity),
     logger,
   });
   return stack.use(permits.start());

@@ -154,8 +154,12 @@ export class ClassFlow<Request extends Linked<Request>> implements Flow<WorkClas
     this.weight = key === 'interactive' ? 9 : 1;
   }
 
-  /** How many of a pool's permits it may hold. The rest of a pool is free when an interactive request comes, whatever batch work there is. */
   permitsMax(capacity: number): number {
-    return this.key === 'interactive' ? capacity : Math.min(capacity, Math.max(1, Math.floor(capacity * 0.85)));
+    return permitsMaxOf(this.key, capacity);
   }
+}
+
+/** How many of a pool's permits a class may hold. The rest of a pool is free when an interactive request comes, whatever batch work there is. */
+export function permitsMaxOf(workClass: WorkClass, capacity: number): number {
+  return workClass === 'interactive' ? capacity : Math.min(capacity, Math.max(1, Math.floor(capacity * 0.85)));
 }

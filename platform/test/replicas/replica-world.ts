@@ -3,7 +3,7 @@
  * killed. Deterministic.
  */
 import { seededRandom } from '../../src/primitives/random.ts';
-import { ClassFlow } from '../../src/scheduler/flow.ts';
+import { permitsMaxOf } from '../../src/scheduler/flow.ts';
 import { MemoryFairQueue } from '../../src/scheduler/memory-fair-queue.ts';
 import type { PermitExchange } from '../../src/scheduler/permit-exchange.ts';
 import { SharedPermits } from '../../src/scheduler/shared-permits.ts';
@@ -93,7 +93,7 @@ export class ReplicaWorld {
       exchange,
       clock,
       place: () => ({ rank, count }),
-      batchMaxOf: (permitsMax) => new ClassFlow('batch').permitsMax(permitsMax),
+      batchMaxOf: (capacity) => permitsMaxOf('batch', capacity),
       logger: silentLogger,
     });
     const queue = new MemoryFairQueue({

@@ -6,7 +6,7 @@ import { ValkeyConnection } from '../../src/adapters/valkey/valkey-connection.ts
 import { type Clock, systemClock } from '../../src/primitives/clock.ts';
 import { parseTenantId } from '../../src/primitives/ids.ts';
 import type { Ticket } from '../../src/scheduler/fair-queue.ts';
-import { ClassFlow } from '../../src/scheduler/flow.ts';
+import { permitsMaxOf } from '../../src/scheduler/flow.ts';
 import { MemoryFairQueue } from '../../src/scheduler/memory-fair-queue.ts';
 import type { PoolStatement } from '../../src/scheduler/permit-exchange.ts';
 import { SharedPermits } from '../../src/scheduler/shared-permits.ts';
@@ -39,12 +39,11 @@ export async function openSharingReplica(options: SharingOptions) {
     leave: (poolId: string) => valkey.leave(poolId),
     listen: (messages: Parameters<typeof valkey.listen>[0]) => valkey.listen(messages),
   };
-  const batch = new ClassFlow('batch');
   const permits = new SharedPermits({
     exchange,
     clock,
     place: () => presence.place,
-    batchMaxOf: (whole) => batch.permitsMax(whole),
+    batchMaxOf: (capacity) => permitsMaxOf('batch', capacity),
     logger: silentLogger,
   }).start();
   const queue = new MemoryFairQueue({
