@@ -149,7 +149,8 @@ describe('without Valkey', () => {
       waits.push(performance.now() - from);
     }
     expect(Math.max(...waits)).toBeLessThan(400);
-    expect(waits.filter((ms) => ms > 50).length).toBeLessThan(3);
+    // A process that stands still delays one request at a time; one that waits for each call delays them all.
+    expect(waits.filter((ms) => ms > 20).length).toBeLessThan(10);
     await isShared();
   });
 });

@@ -207,7 +207,8 @@ describe('without Valkey', () => {
     }
     expect(waits.length).toBeGreaterThan(100);
     expect(Math.max(...waits)).toBeLessThan(400);
-    expect(waits.filter((ms) => ms > 50).length).toBeLessThan(3);
+    // A process that stands still delays one request at a time; one that waits for each call would not get to a hundred.
+    expect(waits.filter((ms) => ms > 50).length).toBeLessThan(0.03 * waits.length);
     await expect.poll(() => replicas.every(({ pool }) => pool.elsewhere?.replicas === 1), { timeout: 5_000 }).toBe(true);
   });
 });

@@ -80,9 +80,11 @@ it('a tenant alone on each gets half of the pool, and a server that is killed le
   );
   await wait(4_000);
   const sums: number[] = [];
+  const permits: number[] = [];
   for (let count = 0; count < 20; count++) {
     const pools = await Promise.all(servers.map(poolOf));
     sums.push(pools.reduce((sum, pool) => sum + pool.in_flight, 0));
+    permits.push(pools[0]?.permits ?? 0);
     await wait(50);
   }
   // Two looks at two moments: a permit may be seen on its way on both.
@@ -90,7 +92,8 @@ it('a tenant alone on each gets half of the pool, and a server that is killed le
   const [one, other] = (await Promise.all(servers.map(poolOf))) as [Pool, Pool];
   expect(one).toMatchObject({ capacity: 6, elsewhere: { replicas: 1 } });
   expect(one.elsewhere?.queued).toBeGreaterThan(0);
-  expect(one.permits).toBeLessThan(6);
+  // All six may be here for a moment, not all the time.
+  expect(permits.reduce((sum, each) => sum + each, 0) / permits.length).toBeLessThan(5);
   expect(one.utilisation).toBeGreaterThan(0.8);
   const ratio = (one.tenants[0]?.started ?? 0) / (other.tenants[0]?.started ?? 1);
   expect(ratio).toBeGreaterThan(0.7);
