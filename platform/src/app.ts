@@ -219,7 +219,9 @@ function openInferencePath(
     waitMaxMs: queueWaitMaxMs,
     ...(shared !== undefined && { share: (poolId, pool) => shared.share(poolId, pool) }),
   });
-  inference.watchPools(({ poolId, permits, resumesInMs = Number.POSITIVE_INFINITY }) => queue.setCapacity(poolId, permits, resumesInMs));
+  inference.watchPools(({ poolId, permits, accountPermits: ofAll, resumesInMs = Number.POSITIVE_INFINITY }) =>
+    queue.setCapacity(poolId, permits, { resumesInMs, ofAll }),
+  );
   stack.defer(() => queue.close());
   const budgets = openBudgetSource(database, () => journal.flush());
   const store = openLimitStore(stack, { replicas, budgets, clock, ids, logger: parts.logger });

@@ -7,6 +7,8 @@ export interface PoolCapacity {
   readonly poolId: string;
   /** Calls its deployments take at once, now. */
   readonly permits: number;
+  /** Calls their accounts take, from all replicas together. */
+  readonly accountPermits: number;
   /** Until they take more again; there when they take none, and time will change it. */
   readonly resumesInMs: number | undefined;
 }
@@ -21,7 +23,7 @@ export class DeploymentPool {
   readonly #clock: Clock;
   readonly #waiting = new Set<() => void>();
   #listener: ((capacity: PoolCapacity) => void) | undefined;
-  #published: number | undefined;
+  #published: { readonly permits: number; readonly accountPermits: number } | undefined;
   #timer: NodeJS.Timeout | undefined;
   #timerAtMs = 0;
 
@@ -38,10 +40,17 @@ export class DeploymentPool {
     return permits;
   }
 
+  get accountPermits(): number {
+    let permits = 0;
+    for (const deployment of this.deployments) permits += deployment.accountPermits;
+    return permits;
+  }
+
   capacity(): PoolCapacity {
-    const { poolId, permits } = this;
+    const { poolId, permits, accountPermits } = this;
     const atMs = permits === 0 ? resumesAtMs(this.deployments) : undefined;
-    return { poolId, permits, resumesInMs: atMs === undefined ? undefined : Math.max(0, Math.ceil(atMs - this.#clock.monotonicMs())) };
+    const resumesInMs = atMs === undefined ? undefined : Math.max(0, Math.ceil(atMs - this.#clock.monotonicMs()));
+    return { poolId, permits, accountPermits, resumesInMs };
   }
 
   /** Told the capacity now and whenever it changes. */
@@ -53,9 +62,9 @@ export class DeploymentPool {
 
   /** Public for clocks that are moved by hand; else calls and a timer do it. */
   refresh(): void {
-    const { permits } = this;
-    if (permits !== this.#published) {
-      this.#published = permits;
+    const { permits, accountPermits } = this;
+    if (permits !== this.#published?.permits || accountPermits !== this.#published.accountPermits) {
+      this.#published = { permits, accountPermits };
       this.#listener?.(this.capacity());
     }
     if (this.#waiting.size > 0) for (const wake of [...this.#waiting]) wake();

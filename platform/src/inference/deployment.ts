@@ -112,6 +112,11 @@ export class Deployment {
     }
   }
 
+  /** Calls the account takes at once, whoever sends them: what only this process sees or wants (a broken connection, a quota that is held, an operator's word) is left out. */
+  get accountPermits(): number {
+    return this.#clock.monotonicMs() < this.#pausedUntilMs ? 0 : this.#rampedLimit();
+  }
+
   get hasRoom(): boolean {
     return this.#inFlight < this.permits;
   }

@@ -2,7 +2,7 @@ import { assert } from '../primitives/assert.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { TenantId } from '../primitives/ids.ts';
 import type { WorkClass } from '../primitives/work-class.ts';
-import type { PoolSnapshot, Ticket } from './fair-queue.ts';
+import type { CapacityOptions, PoolSnapshot, Ticket } from './fair-queue.ts';
 import { FairRequest, type RequestOwner } from './fair-request.ts';
 import type { QueueWatcher } from './fairness-record.ts';
 import { ClassFlow, type SessionFlow, type TenantFlow, type UserFlow } from './flow.ts';
@@ -41,6 +41,8 @@ export class FairPool implements RequestOwner, SharedFairPool {
   readonly #share: PoolShare | undefined;
   #capacity = 0;
   #resumesAtMs = 0;
+  /** The whole pool's, however many replicas share it. */
+  #ofAll = -1;
   /** How many of the permits may be in use here. */
   #permits = Number.POSITIVE_INFINITY;
   #batchElsewhere = 0;
@@ -55,13 +57,16 @@ export class FairPool implements RequestOwner, SharedFairPool {
     this.#share = parts.share(this);
   }
 
-  /** Of the whole pool, however many replicas share it. */
-  setCapacity(permits: number, resumesInMs = 0): void {
-    assert(Number.isInteger(permits) && permits >= 0, 'a capacity is a whole number of permits');
-    this.#capacity = permits;
+  setCapacity(permits: number, { resumesInMs = 0, ofAll = permits }: CapacityOptions = {}): void {
+    assert(
+      [permits, ofAll].every((count) => Number.isInteger(count) && count >= 0),
+      'a capacity is a whole number of permits',
+    );
     const nowMs = this.#parts.clock.monotonicMs();
+    this.#capacity = permits;
     this.#resumesAtMs = nowMs + resumesInMs;
-    this.#share?.capacitySet(permits);
+    if (ofAll !== this.#ofAll) this.#share?.capacitySet(ofAll);
+    this.#ofAll = ofAll;
     this.#dispatch(nowMs);
   }
 
@@ -81,6 +86,8 @@ export class FairPool implements RequestOwner, SharedFairPool {
   }
 
   heads(count: number): readonly PoolHead[] {
+    // A permit that is granted here could not be used.
+    if (this.#running >= this.#capacity && this.#capacity < this.#ofAll) return [];
     return this.#classes.waiting.members().flatMap(({ key: workClass, weight, tenants }) =>
       tenants.waiting.leading(count).map(({ key: tenantId, queued, users }) => {
         const next = users.waiting.first?.sessions.waiting.first?.oldest;
@@ -290,7 +297,7 @@ export class FairPool implements RequestOwner, SharedFairPool {
 
   #hasRoom(work: ClassFlow<FairRequest>): boolean {
     const elsewhere = work.key === 'batch' ? this.#batchElsewhere : 0;
-    return work.inFlight + elsewhere < work.permitsMax(this.#capacity);
+    return work.inFlight < work.permitsMax(this.#capacity) && work.inFlight + elsewhere < work.permitsMax(this.#ofAll);
   }
 
   #start(request: FairRequest, nowMs: number): void {

@@ -36,6 +36,13 @@ export interface Permit {
   cancel(): void;
 }
 
+export interface CapacityOptions {
+  /** A pool without permits gets some again after so long; what cannot wait for that is refused at once. Absent: it is not known, and requests wait as long as they may. */
+  readonly resumesInMs?: number;
+  /** The permits that all replicas share; the latest that any of them sets. Absent: as many as this one can use. */
+  readonly ofAll?: number;
+}
+
 export interface FairQueue {
   /**
    * Waits for a slot. Rejects with `queue_full`, `queue_timeout` (each with `retryAfterMs`), `capacity_unavailable` for a pool that was
@@ -48,10 +55,9 @@ export interface FairQueue {
    */
   requeue(permit: Permit, signal: AbortSignal): Promise<void>;
   /**
-   * Sets how many permits a pool has, over all replicas; lowering it takes effect as permits return. `resumesInMs`: a pool without any gets some again after so long;
-   * what cannot wait for that is refused at once. Absent: it is not known, and requests wait as long as they may.
+   * Sets how many of a pool's permits this process can use; lowering it takes effect as permits return.
    */
-  setCapacity(poolId: string, permits: number, resumesInMs?: number): void;
+  setCapacity(poolId: string, permits: number, capacity?: CapacityOptions): void;
   snapshot(): readonly PoolSnapshot[];
   /** Rejects everything that waits, with `shutting_down`. */
   close(): void;

@@ -4,7 +4,7 @@
  */
 
 import { assert } from '../primitives/assert.ts';
-import type { FairQueue, Permit, PoolSnapshot, Ticket } from './fair-queue.ts';
+import type { CapacityOptions, FairQueue, Permit, PoolSnapshot, Ticket } from './fair-queue.ts';
 import { FairRequest, type Waiter } from './fair-request.ts';
 import { type FairQueueOptions, WeightedFairQueue } from './weighted-fair-queue.ts';
 
@@ -39,8 +39,8 @@ export class MemoryFairQueue implements FairQueue {
     await this.#wait(permit, signal, () => this.#queue.requeue(permit));
   }
 
-  setCapacity(poolId: string, permits: number, resumesInMs?: number): void {
-    this.#queue.setCapacity(poolId, permits, resumesInMs);
+  setCapacity(poolId: string, permits: number, options?: CapacityOptions): void {
+    this.#queue.setCapacity(poolId, permits, options);
   }
 
   snapshot(): readonly PoolSnapshot[] {

@@ -11,7 +11,7 @@ import { assert } from '../primitives/assert.ts';
 import type { Clock } from '../primitives/clock.ts';
 import { type Random, systemRandom } from '../primitives/random.ts';
 import { FairPool } from './fair-pool.ts';
-import type { PoolSnapshot, Ticket } from './fair-queue.ts';
+import type { CapacityOptions, PoolSnapshot, Ticket } from './fair-queue.ts';
 import type { FairRequest } from './fair-request.ts';
 import type { QueueWatcher, TenantWatcher } from './fairness-record.ts';
 import type { SessionFlow, TenantFlow, UserFlow } from './flow.ts';
@@ -109,7 +109,7 @@ export class WeightedFairQueue {
   }
 
   /** A pool that stands still refuses what cannot wait until it goes on. */
-  setCapacity(poolId: string, permits: number, resumesInMs?: number): void {
+  setCapacity(poolId: string, permits: number, options?: CapacityOptions): void {
     let pool = this.#pools.get(poolId);
     if (pool === undefined) {
       const { clock, share } = this.#options;
@@ -125,7 +125,7 @@ export class WeightedFairQueue {
       });
       this.#pools.set(poolId, pool);
     }
-    pool.setCapacity(permits, resumesInMs);
+    pool.setCapacity(permits, options);
   }
 
   snapshot(): readonly PoolSnapshot[] {

@@ -58,7 +58,9 @@ function openPool(concurrency: readonly number[]) {
   const clock = systemClock;
   const inference = createInference({ models: [model], providers, clock, waitMaxMs, random: seededRandom(1) });
   const queue = new MemoryFairQueue({ clock, requestsPerTenantMax: 1_000, bytesMax: 1e9, waitMaxMs });
-  inference.watchPools(({ poolId, permits, resumesInMs }) => queue.setCapacity(poolId, permits, resumesInMs));
+  inference.watchPools(({ poolId, permits, accountPermits: ofAll, resumesInMs = Number.POSITIVE_INFINITY }) =>
+    queue.setCapacity(poolId, permits, { resumesInMs, ofAll }),
+  );
   const route = inference.resolve('m', {}) as ModelRoute;
   const { signal } = new AbortController();
   const ask = async (requestId: string, tenant = 'aa') => {

@@ -29,7 +29,7 @@ describe('a permit that goes back into the queue', () => {
     const first = await ask('first');
     clock.advance(10);
     const others = [ask('second'), ask('other tenant', { tenant: 'bb' })];
-    queue.setCapacity('pool', 0, 1_000);
+    queue.setCapacity('pool', 0, { resumesInMs: 1_000 });
     const again = queue.requeue(first, signal).then(() => order.push('first again'));
     clock.advance(1_000);
     queue.setCapacity('pool', 1);
@@ -78,7 +78,7 @@ describe('a permit that goes back into the queue', () => {
     clock.advance(10_000);
     const later = ask('later', { tenant: 'bb' });
     clock.advance(19_000);
-    queue.setCapacity('pool', 0, 500);
+    queue.setCapacity('pool', 0, { resumesInMs: 500 });
     const again = queue.requeue(permit, signal);
     clock.advance(1_000);
     queue.sweep();
@@ -157,17 +157,17 @@ describe('a permit that goes back into the queue', () => {
 describe('a pool without permits', () => {
   it('refuses at once what cannot wait for it, and says when it goes on', async () => {
     const { queue, ask } = openQueue(0);
-    queue.setCapacity('pool', 0, 45_000);
+    queue.setCapacity('pool', 0, { resumesInMs: 45_000 });
     await expect(ask('any')).rejects.toMatchObject({ code: 'capacity_unavailable', rule: { status: 503 } });
     const refused = await ask('any').catch((error: { readonly retryAfterMs: number }) => error.retryAfterMs);
     expect(refused).toBeGreaterThan(35_000);
-    queue.setCapacity('pool', 0, Number.POSITIVE_INFINITY);
+    queue.setCapacity('pool', 0, { resumesInMs: Number.POSITIVE_INFINITY });
     await expect(ask('any')).rejects.toMatchObject({ code: 'capacity_unavailable' });
   });
 
   it('lets requests wait when it goes on in time', async () => {
     const { clock, queue, order, ask } = openQueue(0);
-    queue.setCapacity('pool', 0, 20_000);
+    queue.setCapacity('pool', 0, { resumesInMs: 20_000 });
     const waiting = ask('patient');
     clock.advance(20_000);
     queue.setCapacity('pool', 1);
@@ -177,7 +177,7 @@ describe('a pool without permits', () => {
 
   it('tells those whose time is over that it was not their share', async () => {
     const { clock, queue, ask } = openQueue(0);
-    queue.setCapacity('pool', 0, 29_000);
+    queue.setCapacity('pool', 0, { resumesInMs: 29_000 });
     const waiting = ask('patient');
     clock.advance(30_000);
     queue.sweep();

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { seededRandom } from '../../src/primitives/random.ts';
 import { type Job, Simulation } from '../fairness/simulation.ts';
-import { commandTimeoutMs, poolOf, ReplicaWorld } from './replica-world.ts';
+import { commandTimeoutMs, poolOf, type Replica, ReplicaWorld } from './replica-world.ts';
 
 /** The largest difference of weighted service between any two of the tenants over any part of the time. */
 function worstDifference(simulation: Simulation, weights: Readonly<Record<string, number>>, fromMs = 0): number {
@@ -56,6 +56,46 @@ describe('replicas that share a pool', () => {
     // Three intervals of 100 ms after a second flood has begun the ratio holds already.
     const early = simulation.serviceBetween(settledMs + 1_000, settledMs + 4_000);
     expect((early.get('bb1') ?? 0) / (early.get('aa0') ?? 1)).toBeGreaterThan(2.4);
+  });
+
+  // Planted: telling the others what only this one cannot use; heads of a replica that cannot start anything.
+  it('leave the pool to the others where one of them cannot reach the provider', async () => {
+    const world = new ReplicaWorld({ replicas: 2, capacity: 8, entrance: byName, roundTripMs: 1 });
+    const { simulation, replicas } = world;
+    const untilMs = settledMs + 30_000;
+    const job = { input: 100, output: 50 };
+    for (const tenant of ['aa0', 'bb1']) simulation.flood({ fromMs: settledMs, untilMs, depth: 30 }, () => ({ ...job, tenant }));
+    const [broken, healthy] = replicas as [Replica, Replica];
+    let most = 0;
+    simulation.at(settledMs + 10_000, () => broken.queue.setCapacity('pool', 0, { resumesInMs: 60_000, ofAll: 8 }));
+    for (let atMs = settledMs + 12_000; atMs < settledMs + 20_000; atMs += 100) {
+      simulation.at(atMs, () => {
+        most = Math.max(most, poolOf(broken).inFlight);
+        expect(poolOf(healthy).inFlight).toBeGreaterThanOrEqual(7);
+      });
+    }
+    simulation.at(settledMs + 20_000, () => broken.queue.setCapacity('pool', 8, { ofAll: 8 }));
+    await simulation.run(untilMs);
+    expect(most).toBe(0);
+    const service = simulation.serviceBetween(settledMs + 25_000, untilMs);
+    expect((service.get('aa0') ?? 0) / (service.get('bb1') ?? 1)).toBeGreaterThan(0.8);
+  });
+
+  // Planted: a capacity that is told only when it is the replica's own.
+  it('all stand still when the provider told one of them to wait', async () => {
+    const world = new ReplicaWorld({ replicas: 2, capacity: 8, entrance: byName, roundTripMs: 1 });
+    const { simulation, replicas } = world;
+    const untilMs = settledMs + 20_000;
+    for (const tenant of ['aa0', 'bb1'])
+      simulation.flood({ fromMs: settledMs, untilMs, depth: 30 }, () => ({ input: 10, output: 10, tenant }));
+    const [told] = replicas as [Replica];
+    simulation.at(settledMs + 5_000, () => told.queue.setCapacity('pool', 0, { resumesInMs: 5_000 }));
+    let running = 0;
+    for (let atMs = settledMs + 7_000; atMs < settledMs + 10_000; atMs += 100) simulation.at(atMs, () => (running += world.running));
+    simulation.at(settledMs + 10_000, () => told.queue.setCapacity('pool', 8));
+    simulation.at(settledMs + 12_000, () => expect(world.running).toBe(8));
+    await simulation.run(untilMs);
+    expect(running).toBe(0);
   });
 
   // Planted: a permit that comes free stays where it was; whoever begins on one replica is lifted though it waits on another; nothing promised; times each replica's own.
