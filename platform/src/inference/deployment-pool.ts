@@ -67,7 +67,7 @@ export class DeploymentPool {
       this.#published = { permits, accountPermits };
       this.#listener?.(this.capacity());
     }
-    if (this.#waiting.size > 0) for (const wake of [...this.#waiting]) wake();
+    if (this.#waiting.size > 0) for (const wake of this.#waiting) wake();
     this.#armTimer();
   }
 
@@ -99,7 +99,7 @@ export class DeploymentPool {
     this.#timer = undefined;
     this.#listener = undefined;
     for (const deployment of this.deployments) deployment.onChange = () => {};
-    for (const wake of [...this.#waiting]) wake();
+    for (const wake of this.#waiting) wake();
   }
 
   #armTimer(): void {
