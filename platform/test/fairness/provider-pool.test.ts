@@ -22,6 +22,7 @@ class WatchedProvider implements Provider {
   readonly answered = new Map<string, number>();
   readonly attempts = new Map<string, number>();
   inFlight = 0;
+  retryAfterMs = 5;
   fate: (call: ProviderCall) => Fate = () => 'answer';
   onCall: () => void = () => {};
 
@@ -38,7 +39,7 @@ class WatchedProvider implements Provider {
       const fate = this.fate(call);
       if (fate === 'error') throw new BulkheadError('upstream_error', 'failed');
       if (fate !== 'answer')
-        throw new UpstreamRefusal(fate, { code: 'upstream_rate_limited', message: fate, options: { retryAfterMs: 5 } });
+        throw new UpstreamRefusal(fate, { code: 'upstream_rate_limited', message: fate, options: { retryAfterMs: this.retryAfterMs } });
       this.answered.set(call.requestId, (this.answered.get(call.requestId) ?? 0) + 1);
       return { body: Buffer.from('{}'), parsed: {} };
     } finally {
@@ -120,11 +121,11 @@ describe('a provider that pauses everybody', () => {
     const { providers, queue, inference, ask } = openPool([4]);
     const [provider] = providers as [WatchedProvider];
     let limited = 4;
+    provider.retryAfterMs = 500;
     provider.fate = () => (limited-- > 0 ? 'rate' : 'answer');
     const order: string[] = [];
     const noisy = Array.from({ length: 12 }, (_, index) => ask(`noisy${index}`, 'noisy').then(() => order.push('noisy')));
-    await wait(3);
-    expect(inference.deployments()[0]?.state).toBe('paused');
+    await expect.poll(() => inference.deployments()[0]?.state, { interval: 5 }).toBe('paused');
     const quiet = ask('quiet', 'quiet').then(() => order.push('quiet'));
     await Promise.all([...noisy, quiet]);
     expect(order.indexOf('quiet')).toBeLessThanOrEqual(1);
@@ -136,8 +137,9 @@ describe('a provider that pauses everybody', () => {
     const { providers, queue, inference, ask } = openPool([1]);
     const [provider] = providers as [WatchedProvider];
     provider.fate = () => 'rate';
+    provider.retryAfterMs = 2_000;
     const asked = ask('any');
-    await wait(3);
+    await expect.poll(() => queue.snapshot()[0]?.queued, { interval: 5 }).toBe(1);
     queue.close();
     await expect(asked).rejects.toMatchObject({ code: 'upstream_rate_limited' });
     expect(provider.attempts.get('any')).toBe(1);
