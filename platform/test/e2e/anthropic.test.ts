@@ -52,17 +52,18 @@ models:
   - { id: claude, deployments: [ { provider: claude, model: claude-sonnet-4-5 } ], outputTokensMax: 2000 }
 `;
 
+async function admin(path: string, body: unknown) {
+  const headers = { authorization: `Bearer ${adminToken}`, 'content-type': 'application/json' };
+  const sent = await fetch(`${bulkhead.baseUrl}/admin/v1${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
+  return (await sent.json()) as Record<string, unknown>;
+}
+
 beforeAll(async () => {
   upstream = await ScriptedUpstream.start(answeringWith(message([textBlock('hi')])));
   bulkhead = await startBulkhead({ config: configuration(upstream.baseUrl.replace(/\/v1$/, '')) });
-  const admin = async (path: string, body: unknown) => {
-    const headers = { authorization: `Bearer ${adminToken}`, 'content-type': 'application/json' };
-    const sent = await fetch(`${bulkhead.baseUrl}/admin/v1${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
-    return (await sent.json()) as { readonly key: string };
-  };
   for (const id of ['acme', 'globex']) {
     await admin('/tenants', { id, tier: 'test' });
-    keys.set(id, (await admin(`/tenants/${id}/keys`, { name: 'k' })).key);
+    keys.set(id, String((await admin(`/tenants/${id}/keys`, { name: 'k' }))['key']));
   }
 }, 120_000);
 afterAll(async () => {
@@ -183,7 +184,11 @@ describe('the unchanged OpenAI SDK, through Bulkhead to Anthropic', () => {
   });
 
   it('sees an overloaded provider as one that failed, whole, at once and in the middle', async () => {
-    const ask = (stream: boolean) => plainOpenai().chat.completions.create({ model: 'claude', messages: hello, stream });
+    // It is asked again a second later, and two seconds after that; then it is left alone for a while, which an operator ends here.
+    const ask = async (stream: boolean) => {
+      await admin('/deployments', { id: 'claude/claude-sonnet-4-5', to: 'auto' });
+      return plainOpenai().chat.completions.create({ model: 'claude', messages: hello, stream });
+    };
     upstream.answerWith(answer(529, errorBody('overloaded_error', 'Overloaded')));
     await expect(ask(false)).rejects.toMatchObject({ status: 502, code: 'upstream_error' });
     upstream.answerWith(eventStream(...eventsOf(calling).slice(0, 2).map(framed), framed(errorBody('overloaded_error', 'Overloaded'))));
@@ -193,6 +198,7 @@ describe('the unchanged OpenAI SDK, through Bulkhead to Anthropic', () => {
       for await (const chunk of (await ask(true)) as AsyncIterable<unknown>) expect(chunk).toBeDefined();
     };
     await expect(read()).rejects.toMatchObject({ code: 'upstream_error' });
+    await admin('/deployments', { id: 'claude/claude-sonnet-4-5', to: 'auto' });
   });
 
   it('shares no prompt cache and no end user with another tenant, and no name of a user leaves', async () => {

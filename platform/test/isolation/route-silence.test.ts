@@ -214,6 +214,7 @@ describe('every route', () => {
     const labels = new Set([...metrics.matchAll(/(\w+)="/g)].map((match) => String(match[1])));
     expect([...labels].toSorted()).toEqual([
       'code',
+      'deployment',
       'le',
       'method',
       'model',
@@ -225,6 +226,8 @@ describe('every route', () => {
       'tier',
       'type',
     ]);
+    const deployments = new Set([...metrics.matchAll(/deployment="([^"]*)"/g)].map((match) => String(match[1])));
+    expect([...deployments].toSorted()).toEqual(['local/local-hash-384', 'sim/sim-fast']);
     // The audit that was begun names its own tenants.
     const named = new Set([...metrics.matchAll(/(?:tenant|model)="(?!canary-\d)([^"]*)"/g)].map((match) => String(match[1])));
     expect([...named].toSorted()).toEqual(['local-hash-384', 'sim-fast', 'talker']);
