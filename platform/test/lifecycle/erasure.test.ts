@@ -1,6 +1,7 @@
 /** A tenant is erased: nothing of it is left in any table or file, the receipt says so and can be checked, and nobody else notices. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { signatureFault } from '../../src/primitives/signed-document.ts';
 import type { CanaryPlanter, DeletionReceipt, PlantedCanaries } from '../../src/tenancy/tenant-erasure.ts';
@@ -127,7 +128,29 @@ describe.each(['pooled', 'siloed'] as const)('a %s tenant that is erased', { tim
   });
 });
 
+/** The embedded engine has one session. */
+const itServer = isServer ? it : () => {};
+
 describe('a receipt', { timeout: waitMs }, () => {
+  itServer('waits for whoever still sees the deleted rows, which would be written anew with the others', async () => {
+    let reading: Promise<unknown> | undefined;
+    const read = async (shared: Filled['world']['silo']['shared']) =>
+      shared.withClient(async (client) => {
+        await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
+        await client.query('SELECT 1');
+        await wait(3_000);
+        await client.query('COMMIT');
+      });
+    const { world }: Filled = await filledWorld({
+      onStep: async (step) => {
+        if (step === 'counted') reading = read(world.silo.shared);
+      },
+    });
+    await using _ = world;
+    expect((await erase(world)).body.tenant).toBe('acme');
+    await reading;
+  });
+
   it('is refused while rows are left, names them, and is given once they are gone', async () => {
     const { world } = await filledWorld();
     await using _ = world;

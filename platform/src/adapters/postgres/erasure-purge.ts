@@ -6,6 +6,7 @@ import { setTimeout as wait } from 'node:timers/promises';
 import type pg from 'pg';
 import type { DeletionReceipt } from '../../tenancy/tenant-erasure.ts';
 import { DatabaseStatementError } from './database-error.ts';
+import { untilNobodySees } from './erasure-snapshots.ts';
 import { dropStaleStatistics } from './erasure-statistics.ts';
 import type { OwnerDatabase } from './owner-database.ts';
 
@@ -26,6 +27,7 @@ const lockAttemptsMax = 60;
 
 /** `shards`: the partitions where rows of the tenant are or were. Each relation is locked while it is written anew (200 MB a second on two cores). */
 export async function purge(owner: OwnerDatabase, shards: readonly number[], onRelation: () => Promise<void>): Promise<Purge> {
+  await untilNobodySees(owner, onRelation);
   const rewritten: DeletionReceipt['rewritten'][number][] = [];
   for (const before of await relationsOf(owner, shards)) {
     await onRelation();
