@@ -116,7 +116,7 @@ async function heldIn(
   await survivor.reap();
   let [slotsHeld, nanoUsdHeld] = [0, 0];
   for (const [tenant] of leakScopes) {
-    const pattern = `${prefix}:{${tenant?.key}}:s:`;
+    const pattern = `${prefix}:2:{${tenant?.key}}:s:`;
     for (const scope of leakScopes.flat().filter(({ key }) => key.startsWith(`${tenant?.key}`))) {
       const [slots, nanoUsd] = await connection.run<readonly [number, number]>(heldInScope, [pattern + scope.key], []);
       slotsHeld += slots;

@@ -169,7 +169,7 @@ describe('several replicas', () => {
     const connection = await connect();
     const scopes = tenantOf({ concurrency: 5 });
     const old = Array.from({ length: 64 }, (_, index) => ['1', `gone${index}`]).flat();
-    await connection.send(['ZADD', `${prefix}:{t:4.acme}:leases`, ...old]);
+    await connection.send(['ZADD', `${prefix}:2:{t:4.acme}:leases`, ...old]);
     await store.reserve({ ...requestOf('r', scopes), leaseMs: 1 });
     await new Promise((resolve) => setTimeout(resolve, 20));
     expect(await store.reap()).toBe(1);
