@@ -6,12 +6,12 @@
  * cycle of two or three that came round three times, is warned of; two steps later it is refused.
  */
 import { createHash } from 'node:crypto';
-import { LRUCache } from 'lru-cache';
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { Clock } from '../primitives/clock.ts';
 import type { SessionPolicy } from '../tenancy/tenant.ts';
 import type { TenantScope } from '../tenancy/tenant-scope.ts';
 import type { Caller } from './limit-scopes.ts';
+import { TenantSessions } from './tenant-sessions.ts';
 
 type Body = Readonly<Record<string, unknown>>;
 
@@ -38,9 +38,7 @@ interface Step {
   readonly request: string;
 }
 
-const sessionsMax = 20_000;
-/** A session without a request for this long is over; its name begins another one. */
-const idleMs = 3_600_000;
+const bounds = { ofTenantMax: 2_000, max: 20_000, idleMs: 3_600_000 };
 const stepsMax = 16;
 const repeatsMin = 4;
 const cyclesMin = 3;
@@ -51,17 +49,11 @@ const depthMax = 64;
 
 export class SessionGuard {
   readonly #clock: Clock;
-  readonly #sessions: LRUCache<string, Session>;
+  readonly #sessions: TenantSessions<Session>;
 
   constructor(clock: Clock) {
     this.#clock = clock;
-    this.#sessions = new LRUCache({
-      max: sessionsMax,
-      ttl: idleMs,
-      ttlResolution: 0,
-      updateAgeOnGet: true,
-      perf: { now: () => clock.monotonicMs() },
-    });
+    this.#sessions = new TenantSessions(clock, bounds);
   }
 
   /**
@@ -70,7 +62,7 @@ export class SessionGuard {
    */
   enter({ tenantId, policy }: TenantScope, { user, session: name }: Caller, body: Body): SessionCall {
     if (name === undefined) return { isLooping: false, refused: () => {} };
-    const session = this.#session(`${tenantId.length}.${tenantId}:${user.length}.${user}:${name}`);
+    const session = this.#sessions.obtain(tenantId, `${user.length}.${user}:${name}`, openSession);
     this.#bound(session, policy.perSession ?? {});
     const isLooping = this.#isLooping(session, body);
     session.calls++;
@@ -99,14 +91,6 @@ export class SessionGuard {
     return true;
   }
 
-  #session(key: string): Session {
-    const known = this.#sessions.get(key);
-    if (known !== undefined) return known;
-    const session: Session = { startedAtMs: this.#clock.monotonicMs(), calls: 0, steps: [], request: '', warnings: 0 };
-    this.#sessions.set(key, session);
-    return session;
-  }
-
   #bound({ calls, startedAtMs }: Session, { callsMax, durationMaxMs }: SessionPolicy): void {
     if (callsMax !== undefined && calls >= callsMax) {
       throw limitRefusal('calls', callsMax, calls, `This session has made ${calls} calls, which is its limit.`);
@@ -121,6 +105,10 @@ export class SessionGuard {
       );
     }
   }
+}
+
+function openSession(startedAtMs: number): Session {
+  return { startedAtMs, calls: 0, steps: [], request: '', warnings: 0 };
 }
 
 /** What the agent did last; undefined before it did anything. */
