@@ -136,8 +136,10 @@ export class Deployment {
     const nowMs = this.#clock.monotonicMs();
     if (nowMs < this.#pausedUntilMs) return 'paused';
     const circuit = this.#circuit.state(nowMs);
-    if (circuit !== 'closed') return circuit === 'open' ? 'broken' : 'probing';
+    if (circuit === 'open') return 'broken';
+    // Before a probe: a call that finds no quota looks again at once, and must find no room then.
     if (nowMs < this.#heldUntilMs) return 'no_quota';
+    if (circuit === 'half-open') return 'probing';
     return this.#rampedLimit() < this.#limit.value ? 'ramping' : 'serving';
   }
 

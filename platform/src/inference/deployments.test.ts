@@ -405,6 +405,22 @@ describe('a circuit', () => {
     expect(states(inference)).toEqual(['broken']);
   });
 
+  // Planted: a probe that is let through without quota, which looks for room for ever.
+  test('lets no call try while our account has no room', async () => {
+    const limits = { requestsPerMinute: 5 };
+    const { a, clock, inference } = setUp({ ...model('m', ['a', 'x']), deployments: [{ provider: 'a', model: 'x', limits }] });
+    a.script = Array.from({ length: 5 }, () => 'upstream_error' as const);
+    await fail(inference, ['t1', 't2', 't1', 't2', 't1']);
+    clock.advance(2_000);
+    expect(states(inference)).toEqual(['probing']);
+    const requeue = async () => {
+      expect(states(inference)).toEqual(['no_quota']);
+      clock.advance(inference.deployments()[0]?.resumesInMs ?? 0);
+    };
+    await inference.complete(routeOf(inference, 'm'), { ...call, requeue }, signal);
+    expect([a.calls.length, states(inference)]).toEqual([6, ['serving']]);
+  });
+
   test('is overruled by the operator', async () => {
     const { a, inference } = setUp(model('m', ['a', 'x', 4]));
     const pools = capacities(inference);

@@ -1,6 +1,7 @@
 /** One call to a provider, and what is done when it fails before its first byte. */
 import { BulkheadError } from '../errors/bulkhead-error.ts';
 import type { ErrorCode } from '../errors/catalogue.ts';
+import { assert } from '../primitives/assert.ts';
 import type { Clock } from '../primitives/clock.ts';
 import { chooseDeployment } from './choose-deployment.ts';
 import type { Deployment, DeploymentSlot } from './deployment.ts';
@@ -77,7 +78,7 @@ class Failover<T> {
           slot.release();
           this.#failed(deployment, error);
         }
-      }
+      } else assert(!deployment.hasRoom, 'a deployment without quota has no room');
     }
   }
 
