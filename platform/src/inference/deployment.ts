@@ -204,6 +204,12 @@ export class Deployment {
     this.onChange();
   }
 
+  /** It refused a request as wrong: no answer, and no failure of its own. */
+  reached(): void {
+    this.#circuit.answered();
+    this.onChange();
+  }
+
   /** It failed before its first byte. `source`: an opaque name of who asked. */
   failed(error: unknown, source: string): void {
     const nowMs = this.#clock.monotonicMs();

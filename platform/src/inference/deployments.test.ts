@@ -405,6 +405,20 @@ describe('a circuit', () => {
     expect(states(inference)).toEqual(['broken']);
   });
 
+  // Planted: taking no notice of a refusal.
+  test('is closed by a request that the provider refuses as wrong, and opened by none', async () => {
+    const { a, clock, inference } = setUp(model('m', ['a', 'x']));
+    const failures = Array.from({ length: 5 }, () => 'upstream_error' as const);
+    a.script = [...failures.slice(1), 'upstream_rejected', ...failures.slice(1), 'upstream_error', 'context_length_exceeded'];
+    await fail(inference, ['t1', 't2', 't1', 't2', 't1', 't2', 't1', 't2', 't1']);
+    expect(states(inference)).toEqual(['serving']);
+    await fail(inference, ['t2']);
+    expect(states(inference)).toEqual(['broken']);
+    clock.advance(2_000);
+    await fail(inference, ['t1']);
+    expect(states(inference)).toEqual(['serving']);
+  });
+
   // Planted: a probe that is let through without quota, which looks for room for ever.
   test('lets no call try while our account has no room', async () => {
     const limits = { requestsPerMinute: 5 };

@@ -20,6 +20,9 @@ const failedOver: ReadonlySet<ErrorCode> = new Set([
   'upstream_misconfigured',
 ]);
 
+/** The provider is well and says that the request is not. */
+const refusedAsWrong: ReadonlySet<ErrorCode> = new Set(['upstream_rejected', 'context_length_exceeded']);
+
 export interface Placement {
   readonly deployments: readonly Deployment[];
   readonly pool: DeploymentPool;
@@ -90,7 +93,9 @@ class Failover<T> {
   /** Returns when there is a reason to try again. */
   #failed(deployment: Deployment, error: unknown): void {
     const { signal, call } = this.#placement;
-    if (signal.aborted || !(error instanceof BulkheadError) || !failedOver.has(error.code)) throw error;
+    if (signal.aborted || !(error instanceof BulkheadError)) throw error;
+    if (refusedAsWrong.has(error.code)) deployment.reached();
+    if (!failedOver.has(error.code)) throw error;
     deployment.failed(error, call.cacheSalt ?? '');
     this.#attempts++;
     this.#failure = moreTelling(this.#failure, error);
