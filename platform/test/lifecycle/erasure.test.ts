@@ -3,9 +3,14 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
+import { Database } from '../../src/adapters/postgres/database.ts';
+import { purge } from '../../src/adapters/postgres/erasure-purge.ts';
+import { searchServerFiles } from '../../src/adapters/postgres/erasure-search.ts';
+import { OwnerDatabase } from '../../src/adapters/postgres/owner-database.ts';
 import { signatureFault } from '../../src/primitives/signed-document.ts';
 import type { CanaryPlanter, DeletionReceipt, PlantedCanaries } from '../../src/tenancy/tenant-erasure.ts';
 import { principalOf, tenantId } from '../support/embedded-database.ts';
+import { urlOf } from '../support/server-database.ts';
 import { type ErasureWorld, type ErasureWorldOptions, openErasureWorld, operator, signer } from './erasure-world.ts';
 
 const { signal } = new AbortController();
@@ -20,6 +25,15 @@ const textsOf = (tenant: string) => [
   'A storm damaged the roof; the report is attached.',
 ];
 const erase = (world: ErasureWorld) => world.eraser.erase(operator, principalOf('acme'), { signal });
+
+/** A transaction that stays open for a while. */
+async function holding(database: Database, begin: string): Promise<void> {
+  await database.withClient(async (client) => {
+    await client.query(begin);
+    await wait(3_000);
+    await client.query('COMMIT');
+  });
+}
 
 interface Filled {
   readonly world: ErasureWorld;
@@ -132,23 +146,64 @@ describe.each(['pooled', 'siloed'] as const)('a %s tenant that is erased', { tim
 const itServer = isServer ? it : () => {};
 
 describe('a receipt', { timeout: waitMs }, () => {
-  itServer('waits for whoever still sees the deleted rows, which would be written anew with the others', async () => {
-    let reading: Promise<unknown> | undefined;
-    const read = async (shared: Filled['world']['silo']['shared']) =>
-      shared.withClient(async (client) => {
-        await client.query('BEGIN ISOLATION LEVEL REPEATABLE READ');
-        await client.query('SELECT 1');
-        await wait(3_000);
-        await client.query('COMMIT');
-      });
-    const { world }: Filled = await filledWorld({
-      onStep: async (step) => {
-        if (step === 'counted') reading = read(world.silo.shared);
+  const sights = [
+    ['a reader in this database', async (world: ErasureWorld) => holding(world.silo.shared, 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1')],
+    [
+      // The oldest number in use anywhere on the server is where every new snapshot starts, that of the rewriting too.
+      'a writer in another database',
+      async () => {
+        const other = new Database({ connection: { url: urlOf('postgres') }, poolSize: 1, queryTimeoutMs: 30_000 });
+        await holding(other, 'BEGIN; SELECT pg_current_xact_id()');
+        await other.close();
       },
+    ],
+  ] as const;
+
+  for (const [who, see] of sights) {
+    itServer(`waits for ${who}, for whom deleted rows would be written anew with the others`, async () => {
+      let seen: Promise<void> | undefined;
+      const { world }: Filled = await filledWorld({
+        onStep: async (step) => {
+          if (step !== 'counted') return;
+          seen = see(world);
+          await wait(500);
+        },
+      });
+      await using _ = world;
+      expect((await erase(world)).body.tenant).toBe('acme');
+      await seen;
     });
+  }
+
+  itServer('waits for a reader that came while tables were written anew, for whom dropped statistics would be', async () => {
+    const world = await openErasureWorld();
     await using _ = world;
-    expect((await erase(world)).body.tenant).toBe('acme');
-    await reading;
+    const { shared } = world.silo;
+    const owner = new OwnerDatabase(operator, shared, 'server');
+    await world.silo.addTenant('acme');
+    await world.fill('acme', textsOf('acme'));
+    const quoted = async () => {
+      const lexemes = ['pump', 'winter', 'storm', 'roof'].map((lexeme) => Buffer.from(lexeme));
+      const places = (await searchServerFiles(owner, lexemes, signal))?.places ?? [];
+      return places.filter((place) => place.includes('pg_statistic') || place.includes('pg_toast_2619'));
+    };
+    const shards = [0, 1, 2, 3, 4, 5, 6, 7];
+    const relations = (await purge(owner, shards, async () => {})).rewritten.length;
+    await shared.withClient(async (client) => {
+      await client.query('ANALYZE');
+      await client.query('DELETE FROM app.posting; DELETE FROM app.chunk');
+    });
+    expect(await quoted()).not.toEqual([]);
+    let calls = 0;
+    let seen: Promise<void> | undefined;
+    await purge(owner, shards, async () => {
+      // Every relation was written anew, and no statistics were dropped yet.
+      if (++calls <= relations) return;
+      seen ??= holding(shared, 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+      await wait(500);
+    });
+    expect(await quoted()).toEqual([]);
+    await seen;
   });
 
   it('is refused while rows are left, names them, and is given once they are gone', async () => {

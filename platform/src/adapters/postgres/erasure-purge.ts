@@ -42,6 +42,8 @@ export async function purge(owner: OwnerDatabase, shards: readonly number[], onR
     rewritten.map(({ relation }) => relation),
     (statement) => underLock(owner, statement),
   );
+  // Somebody may still see the statistics that were replaced and dropped since.
+  await untilNobodySees(owner, onRelation);
   await purgeStatistics(owner);
   return { rewritten, writeAheadLog: await cutWriteAheadLog(owner) };
 }

@@ -1,7 +1,9 @@
 /**
- * A table that is written anew keeps rows that were deleted and that some transaction can still see. So before that, every transaction that may see them has to end,
- * as `CREATE INDEX CONCURRENTLY` waits for them: those that are open now, and then once more those that are open then, because one that began meanwhile may have
- * a snapshot from before the oldest of the first. Each holds a lock on its own virtual id, which any login may see (PostgreSQL, "Transaction Identification").
+ * A table that is written anew keeps rows that were deleted and that somebody may still see: whoever's snapshot was taken while a transaction as old as the
+ * deletion was running. PostgreSQL takes that transaction wherever it runs: one in another database of the same server counts, because each new
+ * snapshot starts from the oldest number in use (`GetSnapshotData` and `ComputeXidHorizons` in procarray.c), that of the rewriting itself too.
+ * So first every transaction with a number from before is waited for, everywhere, and what replication slots hold back; no snapshot taken after that sees what
+ * was deleted. Then those of this database that are open, which may have one from before.
  */
 import { setTimeout as wait } from 'node:timers/promises';
 import type pg from 'pg';
@@ -11,44 +13,70 @@ import type { OwnerDatabase } from './owner-database.ts';
 const waitMaxMs = 600_000;
 const pollMs = 100;
 
-/** Returns when no transaction of the database sees what was deleted before the call. `onWait` is called now and then. Throws `erasure_incomplete` after ten minutes, naming the process. */
+/** Who still sees something, for the operator; empty: nobody. */
+type Seen = readonly { readonly id: string; readonly who: string }[];
+
+/** Returns when nobody sees what was deleted before the call. `onWait` is called now and then. Throws `erasure_incomplete` after ten minutes, naming who does. */
 export async function untilNobodySees(owner: OwnerDatabase, onWait: () => Promise<void>): Promise<void> {
   // The embedded engine has one session, and this is its turn.
   if (owner.engine === 'embedded') return;
   const untilMs = performance.now() + waitMaxMs;
-  for (let round = 0; round < 2; round++) {
-    let open = await owner.asLogin(openTransactions);
-    while (open.length > 0) {
-      if (performance.now() > untilMs) throw stillSeen(open);
+  const until = async (look: (client: pg.PoolClient) => Promise<Seen>) => {
+    for (;;) {
+      const seen = await owner.asLogin(look);
+      if (seen.length === 0) return;
+      if (performance.now() > untilMs) throw stillSeen(seen);
       await wait(pollMs);
       await onWait();
-      const now = new Set((await owner.asLogin(openTransactions)).map(({ id }) => id));
-      open = open.filter(({ id }) => now.has(id));
     }
-  }
+  };
+  const deletedBefore = await owner.asLogin(nextTransaction);
+  await until((client) => numberedBefore(client, deletedBefore));
+  const open = new Set((await owner.asLogin(openTransactions)).map(({ id }) => id));
+  await until(async (client) => (await openTransactions(client)).filter(({ id }) => open.has(id)));
 }
 
-interface OpenTransaction {
-  readonly id: string;
-  readonly pid: number | null;
+/** A 64-bit number, as text: every transaction that is committed has a smaller one. */
+async function nextTransaction(client: pg.PoolClient): Promise<string> {
+  const { rows } = await client.query<{ readonly next: string }>('SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS next');
+  return rows[0]?.next ?? '';
 }
 
-/** Those of other sessions in this database, and prepared ones, which end when somebody ends them. */
-async function openTransactions(client: pg.PoolClient): Promise<readonly OpenTransaction[]> {
-  const { rows } = await client.query<OpenTransaction>(
-    `SELECT l.virtualtransaction AS id, l.pid FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-      WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid() AND a.datname = current_database()
+/**
+ * Transactions of the whole server with a number before `next`, prepared ones among them, and what standbys and readers of the log may still ask for
+ * (of a standby without a slot only a login with `pg_read_all_stats` hears).
+ */
+async function numberedBefore(client: pg.PoolClient, next: string): Promise<Seen> {
+  const { rows } = await client.query<Seen[number]>(
+    `WITH held AS (
+       SELECT transactionid AS xid, COALESCE('the database process ' || pid, 'a prepared transaction') AS who
+         FROM pg_locks WHERE locktype = 'transactionid' AND granted
+       UNION ALL
+       SELECT x, 'the replication slot ' || slot_name FROM pg_replication_slots, unnest(ARRAY[xmin, catalog_xmin]) AS x
+       UNION ALL
+       SELECT backend_xmin, 'the standby of process ' || pid FROM pg_stat_replication
+     )
+     SELECT who || ' ' || xid AS id, who FROM held WHERE age(xid) > age($1::xid8::xid)
      UNION ALL
-     SELECT 'prepared ' || gid, NULL FROM pg_prepared_xacts WHERE database = current_database()`,
+     -- With a number and not yet its lock.
+     SELECT 'just begun', 'a transaction that has just begun' WHERE pg_snapshot_xmin(pg_current_snapshot()) < $1::xid8`,
+    [next],
   );
   return rows;
 }
 
-function stillSeen(open: readonly OpenTransaction[]): BulkheadError {
-  const [first] = open;
-  const who = first?.pid === null ? 'a prepared transaction' : `the database process ${first?.pid}`;
+/** Those of other sessions in this database: each holds a lock on its own virtual id, which any login may see (PostgreSQL, "Transaction Identification"). */
+async function openTransactions(client: pg.PoolClient): Promise<Seen> {
+  const { rows } = await client.query<Seen[number]>(
+    `SELECT l.virtualtransaction AS id, 'the database process ' || l.pid AS who FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+      WHERE l.locktype = 'virtualxid' AND l.granted AND l.pid <> pg_backend_pid() AND a.datname = current_database()`,
+  );
+  return rows;
+}
+
+function stillSeen([first]: Seen): BulkheadError {
   return new BulkheadError(
     'erasure_incomplete',
-    `rows that were deleted are still seen by ${who}, whose transaction was open before: end it, and erase again`,
+    `rows that were deleted are still seen by ${first?.who}, which was there before: end it, and erase again`,
   );
 }
