@@ -147,7 +147,10 @@ const itServer = isServer ? it : () => {};
 
 describe('a receipt', { timeout: waitMs }, () => {
   const sights = [
-    ['a reader in this database', async (world: ErasureWorld) => holding(world.silo.shared, 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1')],
+    [
+      'a reader in this database',
+      async (world: ErasureWorld) => holding(world.silo.shared, 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1'),
+    ],
     [
       // The oldest number in use anywhere on the server is where every new snapshot starts, that of the rewriting too.
       'a writer in another database',
