@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto';
 import type { ProviderCall } from '../../inference/provider.ts';
 import type { JsonObject } from '../../upstream/json-object.ts';
+import { cachePartitionOf, endUserOf } from '../../upstream/prompt-cache.ts';
+import { answerTokensMaxOf, assertTranslatable } from '../../upstream/request-parameters.ts';
 import { conversationOf } from './request-messages.ts';
-import { assertTranslatable, outputOf, samplingOf, serviceTierOf, stopOf } from './request-parameters.ts';
-import { toolsOf } from './request-tools.ts';
+import { outputOf, samplingOf, serviceTierOf, stopOf, toolUseOf, translated } from './request-parameters.ts';
 
 export interface RequestOptions {
   /** Mark prompts for the provider's cache, each tenant's apart. */
@@ -17,26 +17,21 @@ const fiveMinutes = { type: 'ephemeral' };
 /** The body of `POST /v1/messages`, without `stream`. Throws `unsupported_parameter` or `invalid_value` for what it cannot say. */
 export function messageRequest(call: ProviderCall, options: RequestOptions): JsonObject {
   const { body } = call;
-  assertTranslatable(body);
+  assertTranslatable(body, translated);
   const { system, turns } = conversationOf(body['messages']);
+  const endUser = endUserOf(call);
   return {
     model: call.upstreamModel,
-    max_tokens: outputTokensOf(call),
+    max_tokens: answerTokensMaxOf(body, call.outputTokensMax) ?? outputTokensDefault,
     ...promptOf(call, options, system),
     messages: turns,
-    ...toolsOf(body),
+    ...toolUseOf(body),
     ...samplingOf(body),
     ...stopOf(body),
     ...outputOf(body),
     ...serviceTierOf(body),
-    ...endUserOf(call),
+    ...(endUser !== undefined && { metadata: { user_id: endUser } }),
   };
-}
-
-/** Never more than the model's longest answer: that is what was set aside of the tenant's budget. */
-function outputTokensOf({ body, outputTokensMax }: ProviderCall): number {
-  const caps = [body['max_completion_tokens'], body['max_tokens'], outputTokensMax].filter((cap) => typeof cap === 'number');
-  return caps.length === 0 ? outputTokensDefault : Math.min(...caps);
 }
 
 /**
@@ -45,23 +40,10 @@ function outputTokensOf({ body, outputTokensMax }: ProviderCall): number {
  * then the tenant's own, and no mark stands before it (tools do, and stay unmarked), so that every cached prefix holds it.
  */
 function promptOf(call: ProviderCall, { usesPromptCache }: RequestOptions, system: readonly JsonObject[]): JsonObject {
-  const { cacheSalt } = call;
-  if (!usesPromptCache || cacheSalt === undefined) return system.length === 0 ? {} : { system };
-  const own = call.body['prompt_cache_key'];
-  const partition = digest([cacheSalt, 'cache', typeof own === 'string' ? own : null]).slice(0, 32);
-  const blocks: readonly JsonObject[] = [{ type: 'text', text: `[cache partition ${partition}]` }, ...system];
+  const partition = usesPromptCache ? cachePartitionOf(call) : undefined;
+  if (partition === undefined) return system.length === 0 ? {} : { system };
+  const blocks: readonly JsonObject[] = [{ type: 'text', text: partition }, ...system];
   const marked = blocks.map((block, index) => (index === blocks.length - 1 ? { ...block, cache_control: fiveMinutes } : block));
   // The one at the top marks the last block of the request, and moves on with the conversation.
   return { system: marked, cache_control: fiveMinutes };
-}
-
-/** The API asks for an opaque id. OpenAI's field often holds an address, so it leaves here only as a digest under the tenant's secret salt. */
-function endUserOf({ body, cacheSalt }: ProviderCall): JsonObject {
-  const user = body['safety_identifier'] ?? body['user'];
-  if (typeof user !== 'string' || user === '' || cacheSalt === undefined) return {};
-  return { metadata: { user_id: digest([cacheSalt, 'user', user]) } };
-}
-
-function digest(parts: readonly unknown[]): string {
-  return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }

@@ -5,9 +5,9 @@
  */
 import { createHash } from 'node:crypto';
 import { quoteInput } from '../../errors/bulkhead-error.ts';
-import { isObject, type JsonObject, parseObject } from '../../upstream/json-object.ts';
-import { imageOf } from './request-image.ts';
-import { invalid, unsupported } from './unsupported.ts';
+import { isObject, type JsonObject } from '../../upstream/json-object.ts';
+import { assistantTextsOf, calledFunctionsOf, imageOf, partsOf, textOf } from '../../upstream/request-parts.ts';
+import { invalid, unsupported } from '../../upstream/request-refusals.ts';
 
 export interface Conversation {
   /** Text blocks. */
@@ -28,8 +28,8 @@ export function conversationOf(messages: unknown): Conversation {
     const param = `messages.${index}`;
     if (!isObject(message)) throw invalid(param, 'must be an object');
     const { role, content } = message;
-    if (role === 'system' || role === 'developer') system.push(...textsOf(content, `${param}.content`));
-    else if (role === 'user') extend(turns, 'user', partsOf(content, `${param}.content`, userPart));
+    if (role === 'system' || role === 'developer') system.push(...textBlocks(content, `${param}.content`));
+    else if (role === 'user') extend(turns, 'user', partsOf(content, `${param}.content`, userBlock));
     else if (role === 'assistant') extend(turns, 'assistant', assistantBlocks(message, param));
     else if (role === 'tool') extend(turns, 'user', [toolResult(message, param)]);
     else throw unsupported(`${param}.role`, `messages of the role ${quoteInput(String(role))}`);
@@ -45,59 +45,35 @@ function extend(turns: Turn[], role: Turn['role'], blocks: readonly JsonObject[]
   else turns.push({ role, content: [...blocks] });
 }
 
-type PartReader = (part: JsonObject, param: string) => JsonObject | undefined;
-
-function partsOf(content: unknown, param: string, read: PartReader): JsonObject[] {
-  if (content === null || content === undefined) return [];
-  const parts: unknown = typeof content === 'string' ? [{ type: 'text', text: content }] : content;
-  if (!Array.isArray(parts)) throw invalid(param, 'must be a text or a list of parts');
-  return parts.flatMap((part: unknown, index) => {
-    const at = `${param}.${index}`;
-    if (!isObject(part)) throw invalid(at, 'must be an object');
-    const block = read(part, at);
-    return block === undefined ? [] : [block];
-  });
+function textBlocks(content: unknown, param: string): JsonObject[] {
+  return partsOf(content, param, textOf).map(textBlock);
 }
 
-function textsOf(content: unknown, param: string): JsonObject[] {
-  return partsOf(content, param, textPart);
+function textBlock(text: string): JsonObject {
+  return { type: 'text', text };
 }
 
-function textPart(part: JsonObject, param: string): JsonObject | undefined {
-  const text = part['type'] === 'text' ? part['text'] : part['type'] === 'refusal' ? part['refusal'] : undefined;
-  if (typeof text === 'string') return text.trim() === '' ? undefined : { type: 'text', text };
-  if (part['type'] === 'text') throw invalid(`${param}.text`, 'must be a text');
-  throw unsupported(`${param}.type`, `parts of the type ${quoteInput(String(part['type']))} here`);
+function userBlock(part: JsonObject, param: string): JsonObject | undefined {
+  if (part['type'] === 'image_url') return imageBlock(part['image_url'], `${param}.image_url`);
+  const text = textOf(part, param);
+  return text === undefined ? undefined : textBlock(text);
 }
 
-function userPart(part: JsonObject, param: string): JsonObject | undefined {
-  return part['type'] === 'image_url' ? imageOf(part['image_url'], `${param}.image_url`) : textPart(part, param);
+function imageBlock(given: unknown, param: string): JsonObject {
+  const image = imageOf(given, param);
+  if ('url' in image) return { type: 'image', source: { type: 'url', url: image.url } };
+  return { type: 'image', source: { type: 'base64', media_type: image.mediaType, data: image.base64 } };
 }
 
 function assistantBlocks(message: JsonObject, param: string): JsonObject[] {
-  for (const field of ['audio', 'function_call']) {
-    if (message[field] !== undefined && message[field] !== null) throw unsupported(`${param}.${field}`, `${field} of a message`);
-  }
-  const { content, refusal, tool_calls: calls } = message;
   return [
-    ...textsOf(content, `${param}.content`),
-    ...(typeof refusal === 'string' ? textsOf(refusal, `${param}.refusal`) : []),
-    ...(Array.isArray(calls) ? calls.map((call: unknown, index) => toolUse(call, `${param}.tool_calls.${index}`)) : []),
+    ...assistantTextsOf(message, param).map(textBlock),
+    ...calledFunctionsOf(message, param).map(({ id, name, input }) => ({ type: 'tool_use', id: toolIdOf(id), name, input })),
   ];
 }
 
-function toolUse(call: unknown, param: string): JsonObject {
-  const called = isObject(call) && call['type'] === 'function' ? call['function'] : undefined;
-  if (!isObject(call) || !isObject(called)) throw unsupported(`${param}.type`, 'calls of tools that are not functions');
-  const { name, arguments: given } = called;
-  if (typeof name !== 'string') throw invalid(`${param}.function.name`, 'must be a text');
-  const input = typeof given === 'string' ? parseObject(given || '{}') : undefined;
-  if (input === undefined) throw invalid(`${param}.function.arguments`, 'must be a JSON object');
-  return { type: 'tool_use', id: toolIdOf(call['id']), name, input };
-}
-
 function toolResult({ tool_call_id: id, content }: JsonObject, param: string): JsonObject {
-  const texts = textsOf(content, `${param}.content`);
+  const texts = textBlocks(content, `${param}.content`);
   return { type: 'tool_result', tool_use_id: toolIdOf(id), ...(texts.length > 0 && { content: texts }) };
 }
 

@@ -1,39 +1,16 @@
 import { quoteInput } from '../../errors/bulkhead-error.ts';
-import { isObject, type JsonObject } from '../../upstream/json-object.ts';
-import { invalid, unsupported } from './unsupported.ts';
+import type { JsonObject } from '../../upstream/json-object.ts';
+import { stopsOf } from '../../upstream/request-parameters.ts';
+import { invalid, unsupported } from '../../upstream/request-refusals.ts';
+import { formatOf, type ToolChoice, toolsOf } from '../../upstream/request-tools.ts';
 
 /** Parameters of chat completions that `messageRequest` reads. */
-const translated: ReadonlySet<string> = new Set(
+export const translated: ReadonlySet<string> = new Set(
   (
     'model messages stream stream_options max_tokens max_completion_tokens temperature top_p stop tools tool_choice parallel_tool_calls ' +
     'response_format reasoning_effort user safety_identifier prompt_cache_key service_tier'
   ).split(' '),
 );
-
-/** OpenAI promises nothing about the answer for these: best effort, speed, or a note for its own log. */
-const hints: ReadonlySet<string> = new Set(['seed', 'metadata', 'prediction', 'prompt_cache_retention']);
-
-/** Values that ask for what happens anyway. */
-const neutral: ReadonlyMap<string, (value: unknown) => boolean> = new Map<string, (value: unknown) => boolean>([
-  ['n', (value) => value === 1],
-  ['logprobs', (value) => value === false],
-  ['top_logprobs', (value) => value === 0],
-  ['presence_penalty', (value) => value === 0],
-  ['frequency_penalty', (value) => value === 0],
-  ['logit_bias', (value) => isObject(value) && Object.keys(value).length === 0],
-  ['modalities', (value) => Array.isArray(value) && value.every((entry) => entry === 'text')],
-  ['store', (value) => value === false],
-  ['verbosity', (value) => value === 'medium'],
-]);
-
-/** Throws `unsupported_parameter` for the first parameter that the Messages API has nothing for, unknown ones included. */
-export function assertTranslatable(body: JsonObject): void {
-  for (const [name, value] of Object.entries(body)) {
-    if (value === null || value === undefined || translated.has(name) || hints.has(name)) continue;
-    if (neutral.get(name)?.(value) === true) continue;
-    throw unsupported(name.slice(0, 64), neutral.has(name) ? `this value of ${name}` : quoteInput(name));
-  }
-}
 
 /** OpenAI's default is 1 for both and so is Anthropic's; unsaid, because newer models refuse any value and both together. */
 export function samplingOf(body: JsonObject): JsonObject {
@@ -60,7 +37,7 @@ const efforts: Readonly<Partial<Record<string, string>>> = {
  */
 export function outputOf(body: JsonObject): JsonObject {
   const { reasoning_effort: effort, response_format: format } = body;
-  const config = { ...(typeof effort === 'string' && effort !== 'none' && { effort: effortOf(effort) }), ...formatOf(format) };
+  const config = { ...(typeof effort === 'string' && effort !== 'none' && { effort: effortOf(effort) }), ...outputFormatOf(format) };
   return {
     ...(effort === 'none' && { thinking: { type: 'disabled' } }),
     ...(Object.keys(config).length > 0 && { output_config: config }),
@@ -73,13 +50,10 @@ function effortOf(effort: string): string {
   return known;
 }
 
-function formatOf(format: unknown): JsonObject {
-  if (!isObject(format) || format['type'] === 'text') return {};
-  if (format['type'] !== 'json_schema') throw unsupported('response_format.type', 'JSON without a schema; use json_schema');
-  const { json_schema: named } = format;
-  const schema = isObject(named) ? named['schema'] : undefined;
-  if (!isObject(schema)) throw invalid('response_format.json_schema.schema', 'must be a JSON schema');
-  return { format: { type: 'json_schema', schema } };
+function outputFormatOf(asked: unknown): JsonObject {
+  const { type, schema } = formatOf(asked);
+  if (type === 'json_object') throw unsupported('response_format.type', 'JSON without a schema; use json_schema');
+  return type === 'text' ? {} : { format: { type, schema } };
 }
 
 /** `auto` is the default of both. */
@@ -89,7 +63,31 @@ export function serviceTierOf({ service_tier: tier }: JsonObject): JsonObject {
   throw unsupported('service_tier', 'this value of service_tier');
 }
 
-export function stopOf({ stop }: JsonObject): JsonObject {
-  if (typeof stop === 'string') return { stop_sequences: [stop] };
-  return Array.isArray(stop) && stop.length > 0 ? { stop_sequences: stop } : {};
+export function stopOf(body: JsonObject): JsonObject {
+  const stops = stopsOf(body);
+  return stops.length > 0 ? { stop_sequences: stops } : {};
+}
+
+/** `tools`, `tool_choice` and `parallel_tool_calls`. */
+export function toolUseOf(body: JsonObject): JsonObject {
+  const { functions, choice } = toolsOf(body);
+  if (functions.length === 0) return {};
+  const tools = functions.map(({ name, description, parameters, isStrict }) => ({
+    name,
+    ...(description !== undefined && { description }),
+    input_schema: parameters,
+    ...(isStrict && { strict: true }),
+  }));
+  return { tools, ...choiceWith(choice === undefined ? undefined : choiceOf(choice), body['parallel_tool_calls'] === false) };
+}
+
+function choiceWith(choice: JsonObject | undefined, isSingle: boolean): JsonObject {
+  if (choice?.['type'] === 'none') return { tool_choice: choice };
+  if (isSingle) return { tool_choice: { ...(choice ?? { type: 'auto' }), disable_parallel_tool_use: true } };
+  return choice === undefined ? {} : { tool_choice: choice };
+}
+
+function choiceOf(choice: ToolChoice): JsonObject {
+  if (choice.type === 'function') return { type: 'tool', name: choice.name };
+  return { type: choice.type === 'required' ? 'any' : choice.type };
 }
