@@ -53,9 +53,9 @@ module.exports = {
     {
       name: 'upstream-imports-only-below',
       severity: 'error',
-      comment: 'HTTP to model providers, shared by the adapters of the Provider port: beside primitives and errors only the port itself',
+      comment: 'HTTP to model providers, shared by the adapters of the Provider port: beside primitives and errors only the port and what its bodies are',
       from: { path: folder('upstream') },
-      to: { path: src, pathNot: `${folder('primitives|errors|upstream')}|${src}inference/provider[.]ts` },
+      to: { path: src, pathNot: `${folder('primitives|errors|upstream')}|${src}inference/(provider|embedding-input)[.]ts` },
     },
     {
       name: 'only-adapters-call-upstream',

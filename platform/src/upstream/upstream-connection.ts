@@ -43,11 +43,14 @@ export class UpstreamConnection {
     return { bytes: await readAll(exchange, request.bytesMax), headers };
   }
 
-  /** Resolves when the headers of an event stream are there; throws as `fetch` does. The exchange must be read to its end or aborted. */
-  async openStream(request: UpstreamRequest, signal: AbortSignal) {
+  /**
+   * Resolves when the headers of an event stream are there; throws as `fetch` does. The exchange must be read to its end or aborted.
+   * `contentTypes`: what else than `text/event-stream` a stream of the dialect calls itself.
+   */
+  async openStream(request: UpstreamRequest, signal: AbortSignal, contentTypes: readonly string[] = ['text/plain']) {
     const exchange = UpstreamExchange.send(this.#pool, request, signal);
     const head = await this.#acceptedHead(exchange, signal);
-    if (isEventStream(head)) return { exchange, headers: head.headers };
+    if (isStream(head, contentTypes)) return { exchange, headers: head.headers };
     exchange.abort();
     throw malformed('something else than a stream of events');
   }
@@ -79,9 +82,11 @@ function openPool(url: URL, options: UpstreamConnectionOptions): Pool {
   });
 }
 
-function isEventStream(head: UpstreamHead): boolean {
+function isStream(head: UpstreamHead, contentTypes: readonly string[]): boolean {
   const type = head.headers['content-type'];
-  return type === undefined || /^text\/(event-stream|plain)\b/i.test(String(type));
+  if (type === undefined) return true;
+  const [name = ''] = String(type).toLowerCase().split(';');
+  return name.trim() === 'text/event-stream' || contentTypes.includes(name.trim());
 }
 
 async function readAll(exchange: UpstreamExchange, bytesMax: number): Promise<Buffer> {

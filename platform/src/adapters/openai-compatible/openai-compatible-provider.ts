@@ -8,11 +8,12 @@ import type { Completion, CompletionStream, Provider, ProviderCall } from '../..
 import type { Clock } from '../../primitives/clock.ts';
 import { extractUsage } from '../../primitives/token-usage.ts';
 import { SseCompletionStream } from '../../upstream/completion-stream.ts';
+import { readEmbeddings } from '../../upstream/embeddings-answer.ts';
 import { parseObject } from '../../upstream/json-object.ts';
 import { UpstreamConnection } from '../../upstream/upstream-connection.ts';
 import { malformed } from '../../upstream/upstream-failures.ts';
 import { openAiEvents } from './completion-events.ts';
-import { readEmbeddings } from './embeddings-answer.ts';
+
 import { quotaOf } from './quota-headers.ts';
 import { failureInBody, failureOfStatus } from './reported-failures.ts';
 import { type CacheField, completionBody, embeddingsBody, streamBody } from './upstream-body.ts';

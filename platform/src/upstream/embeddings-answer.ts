@@ -1,9 +1,9 @@
-import { BulkheadError } from '../../errors/bulkhead-error.ts';
-import { embeddingInputs } from '../../inference/embedding-input.ts';
-import type { Completion } from '../../inference/provider.ts';
-import { decodeFloat32, encodeFloat32 } from '../../primitives/float32-base64.ts';
-import { extractUsage } from '../../primitives/token-usage.ts';
-import { parseObject } from '../../upstream/json-object.ts';
+import { BulkheadError } from '../errors/bulkhead-error.ts';
+import { embeddingInputs } from '../inference/embedding-input.ts';
+import type { Completion } from '../inference/provider.ts';
+import { decodeFloat32, encodeFloat32 } from '../primitives/float32-base64.ts';
+import { extractUsage } from '../primitives/token-usage.ts';
+import { parseObject } from './json-object.ts';
 
 type Body = Readonly<Record<string, unknown>>;
 
@@ -14,8 +14,14 @@ type Body = Readonly<Record<string, unknown>>;
  */
 export function readEmbeddings(bytes: Buffer, request: Body): Completion {
   const parsed = parseObject(bytes.toString('utf8'));
-  const entries = parsed?.['data'];
-  if (parsed === undefined || !Array.isArray(entries)) throw failed('no list of embeddings');
+  if (parsed === undefined) throw failed('no list of embeddings');
+  return embeddingsAnswer(parsed, request, bytes);
+}
+
+/** The same of an answer that came in another form; `bytes`: the answer's own, used as they are when nothing has to be changed. */
+export function embeddingsAnswer(parsed: Body, request: Body, bytes?: Buffer): Completion {
+  const entries = parsed['data'];
+  if (!Array.isArray(entries)) throw failed('no list of embeddings');
   const expected = embeddingInputs(request['input']).length;
   if (entries.length !== expected) throw failed(`${entries.length} embeddings for ${expected} inputs`);
   const vectors = entries.map(readEntry);
@@ -23,13 +29,17 @@ export function readEmbeddings(bytes: Buffer, request: Body): Completion {
   const usage = extractUsage(parsed['usage']);
   const wantsBase64 = request['encoding_format'] === 'base64';
   const isBase64 = (entry: Body) => typeof entry['embedding'] === 'string';
-  if (entries.every((entry: Body) => isBase64(entry) === wantsBase64)) return { body: bytes, parsed, usage };
+  if (entries.every((entry: Body) => isBase64(entry) === wantsBase64)) return { body: bytes ?? bytesOf(parsed), parsed, usage };
   const data = entries.map((entry: Body, index) => ({
     ...entry,
     embedding: wantsBase64 ? encodeFloat32(vectors[index] ?? []) : [...(vectors[index] ?? [])],
   }));
   const converted = { ...parsed, data };
-  return { body: Buffer.from(JSON.stringify(converted)), parsed: converted, usage };
+  return { body: bytesOf(converted), parsed: converted, usage };
+}
+
+function bytesOf(answer: Body): Buffer {
+  return Buffer.from(JSON.stringify(answer));
 }
 
 type Vector = readonly number[] | Float32Array;
