@@ -108,7 +108,12 @@ export class SharedPool implements PoolShare {
 
   granted({ granted, number, times }: PoolGrant): void {
     const isFresh = this.#parts.clock.monotonicMs() - this.#answeredAtMs < permitTimes.placeholderMs / 2;
-    if (this.#mode !== 'shared' || !isFresh) return;
+    if (this.#mode !== 'shared') return;
+    // So late, the store may have given it to somebody else meanwhile: its answer tells.
+    if (!isFresh) {
+      this.#askSoon();
+      return;
+    }
     const gained = granted - this.#granted;
     if (gained <= 0) return;
     this.#granted = granted;
@@ -137,7 +142,8 @@ export class SharedPool implements PoolShare {
       return;
     }
     const { running, queued } = this.#parts.pool.load;
-    const isBusy = running + queued > 0 || !this.#charges.isEmpty || this.#isCapacityNew;
+    // Whoever left without a permit has to be unsaid too, or the next one is kept for nobody.
+    const isBusy = running + queued > 0 || this.#toldWaiting > 0 || !this.#charges.isEmpty || this.#isCapacityNew;
     if (nowMs - this.#sentAtMs < (isBusy ? everyMs * 0.95 : restingEveryMs)) return;
     if (isBusy || this.#held > 0) void this.ask();
   }
@@ -179,7 +185,9 @@ export class SharedPool implements PoolShare {
     const { pool } = this.#parts;
     const { running, queued } = pool.load;
     if (this.#isCapacityNew) return true;
-    if (this.#isWanted && (this.#held < this.#told || this.#held > running)) return true;
+    // Given back after it was wanted, and the store keeps it for us still.
+    if (this.#held < this.#told) return true;
+    if (this.#isWanted && this.#held > running) return true;
     if (queued === 0) return false;
     return this.#toldWaiting <= 0 || pool.heads(1).some((head) => !this.#toldTenants.has(nameOf(head)));
   }

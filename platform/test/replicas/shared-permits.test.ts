@@ -320,6 +320,29 @@ describe('without the store', () => {
     expect(most).toBe(16);
   });
 
+  // Planted: whoever leaves without a permit is not unsaid, and the next permit is kept for nobody.
+  it('a request that left waits for nobody any more', async () => {
+    const world = new ReplicaWorld({
+      replicas: 2,
+      capacity: 1,
+      entrance: byName,
+      roundTripMs: 1,
+      afterEach: ({ running, queued, simulation }) => {
+        const nowMs = simulation.clock.monotonicMs();
+        idleSinceMs = queued > 0 && running === 0 ? (idleSinceMs ?? nowMs) : undefined;
+        if (nowMs > settledMs + 500) longestMs = Math.max(longestMs, nowMs - (idleSinceMs ?? nowMs));
+      },
+    });
+    let idleSinceMs: number | undefined;
+    let longestMs = 0;
+    const { simulation } = world;
+    for (let index = 0; index < 4; index++) simulation.arrive(settledMs, { tenant: 'tenant0', input: 5, output: 50 });
+    simulation.arrive(settledMs + 10, { tenant: 'tenant1', input: 5, output: 50, leavesAfterMs: 250 });
+    await simulation.run(settledMs + 10_000);
+    expect(simulation.started).toHaveLength(4);
+    expect(longestMs).toBe(0);
+  });
+
   // Planted: a request that waits for the answer of the store.
   it('a request falls back within the time of a command', async () => {
     const world = new ReplicaWorld({ replicas: 4, capacity: 16, entrance: byName, roundTripMs: 1 });
@@ -355,6 +378,55 @@ const event = fc.record({
   count: fc.integer({ min: 1, max: 9 }),
   end: fc.constantFrom('finishes', 'finishes', 'leaves', 'fails'),
 });
+
+interface Event {
+  readonly atMs: number;
+  readonly replica: number;
+  readonly output: number;
+  readonly count: number;
+  readonly end: string;
+}
+type History = [Event[], number, number, number | null, number];
+
+const happens = (atMs: number, replica: number, output: number, count: number, end = 'finishes'): Event => ({
+  atMs,
+  replica,
+  output,
+  count,
+  end,
+});
+
+/** Histories that have failed once. */
+const keptForOneWhoLeft: History = [
+  [
+    happens(877, 0, 111, 4),
+    happens(0, 0, 1, 1),
+    happens(877, 0, 118, 2),
+    happens(0, 0, 1, 1),
+    happens(6_643, 1, 86, 1, 'leaves'),
+    happens(876, 1, 60, 1),
+  ],
+  1,
+  1,
+  null,
+  0,
+];
+const givenBackUnsaid: History = [
+  [
+    happens(201, 0, 103, 7, 'fails'),
+    happens(21, 1, 1, 6),
+    happens(20, 1, 27, 3),
+    happens(882, 0, 1, 1),
+    happens(882, 0, 1, 1),
+    happens(19, 1, 111, 4, 'leaves'),
+    happens(882, 0, 1, 1),
+    happens(882, 0, 1, 1),
+  ],
+  4,
+  1,
+  null,
+  0,
+];
 
 describe('whatever happens', () => {
   // Planted: a permit that is not given back when a request leaves; a grant counted by message and by answer; a capacity not held to.
@@ -404,7 +476,7 @@ describe('whatever happens', () => {
           expect(poolOf(world.replicas[0] as (typeof world.replicas)[0]).inFlight).toBe(capacity);
         },
       ),
-      { numRuns: 60 },
+      { numRuns: 60, examples: [keptForOneWhoLeft, givenBackUnsaid] },
     );
   });
 });
