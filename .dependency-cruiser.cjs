@@ -53,7 +53,8 @@ module.exports = {
     {
       name: 'upstream-imports-only-below',
       severity: 'error',
-      comment: 'HTTP to model providers, shared by the adapters of the Provider port: beside primitives and errors only the port and what its bodies are',
+      comment:
+        'HTTP to model providers, shared by the adapters of the Provider port: beside primitives and errors only the port and what its bodies are',
       from: { path: folder('upstream') },
       to: { path: src, pathNot: `${folder('primitives|errors|upstream')}|${src}inference/(provider|embedding-input)[.]ts` },
     },
@@ -109,6 +110,7 @@ module.exports = {
     home('database', 'pg|kysely|@electric-sql', 'adapters/postgres/'),
     home('jwt', 'jose', 'auth/|cli/|app/'),
     home('http-client', 'undici', 'adapters/|upstream/|auth/|cli/'),
+    home('ai-sdk', '@ai-sdk', 'adapters/ai-sdk/'),
     home('event-stream', 'eventsource-parser', 'upstream/'),
     home('schema', 'zod', 'config/|gateway/|admin/'),
     home('yaml', 'yaml', 'config/'),

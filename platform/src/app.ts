@@ -106,7 +106,16 @@ export async function openApp(options: AppOptions): Promise<App> {
   const journal = await openJournal(stack, { config, database, logger });
   const priceBook = openPriceBook(modelsOf(config));
   const { openQueue } = options;
-  const path = openInferencePath(stack, { config, database, logger, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt, openQueue });
+  const path = await openInferencePath(stack, {
+    config,
+    database,
+    logger,
+    journal,
+    priceBook,
+    metrics,
+    cacheSalt: secrets.cacheSalt,
+    openQueue,
+  });
 
   onStep('identity, documents');
   const documents = openDocuments({ ...base, database, homes, path: { ...path, ids }, embedding: embeddingOf(config) });
@@ -199,13 +208,13 @@ interface PathParts {
 }
 
 /** Stages 5 to 8 with their in-process adapters. */
-function openInferencePath(
+async function openInferencePath(
   stack: AsyncDisposableStack,
   parts: PathParts,
-): InferenceParts & { readonly fairness: () => readonly PoolFairness[] } {
+): Promise<InferenceParts & { readonly fairness: () => readonly PoolFairness[] }> {
   const { config, database, journal, priceBook, metrics, cacheSalt, openQueue = (options) => new MemoryFairQueue(options) } = parts;
   const { queueRequestsPerTenantMax, queueBytesMax, queueWaitMaxMs, reservationLeaseMs } = config.bounds;
-  const providers = openProviders(config, clock, ids);
+  const providers = await openProviders(config, clock, ids);
   const inference = createInference({ models: modelsOf(config), providers, clock, waitMaxMs: queueWaitMaxMs });
   stack.defer(() => inference.close());
   const replicas = openReplicas(stack, { config, ids, logger: parts.logger });

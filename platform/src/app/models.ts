@@ -1,6 +1,7 @@
 /** Configured models and providers, with the built-in embedding stand-in beside them. */
 
 import { readFileSync } from 'node:fs';
+import { AiSdkProvider } from '../adapters/ai-sdk/ai-sdk-provider.ts';
 import { AnthropicProvider } from '../adapters/anthropic/anthropic-provider.ts';
 import { HashedEmbedder } from '../adapters/hashed-embedder/hashed-embedder.ts';
 import { OpenAiCompatibleProvider } from '../adapters/openai-compatible/openai-compatible-provider.ts';
@@ -31,16 +32,19 @@ export function modelsOf(config: Config): readonly ModelConfig[] {
   return isTaken ? config.models : [...config.models, localEmbeddingModel];
 }
 
-export function openProviders(config: Config, clock: Clock, ids: IdSource): readonly Provider[] {
-  return [...config.providers.map((provider) => openProvider(provider, clock, ids)), new HashedEmbedder(localProviderId)];
+export async function openProviders(config: Config, clock: Clock, ids: IdSource): Promise<readonly Provider[]> {
+  const configured = await Promise.all(config.providers.map((provider) => openProvider(provider, clock, ids)));
+  return [...configured, new HashedEmbedder(localProviderId)];
 }
 
-function openProvider(provider: ProviderConfig, clock: Clock, ids: IdSource): Provider {
+async function openProvider(provider: ProviderConfig, clock: Clock, ids: IdSource): Promise<Provider> {
   switch (provider.kind) {
     case 'openai-compatible':
       return new OpenAiCompatibleProvider(provider, clock);
     case 'anthropic':
       return new AnthropicProvider(provider, clock);
+    case 'ai-sdk':
+      return AiSdkProvider.open(provider, clock);
     case 'simulated':
       return new SimulatedProvider(provider, { clock, ids });
     default:

@@ -54,6 +54,28 @@ models: [ { id: m, kind: ${kind}, deployments: [ { provider: claude, model: clau
     ]);
   });
 
+  it('knows where Google and Amazon are, and asks where others are', () => {
+    const withProvider = (rest: string) => `
+auth: { adminToken: 0123456789abcdef }
+providers: [ { id: p, kind: ai-sdk, ${rest} } ]
+models: [ { id: m, deployments: [ { provider: p, model: x } ] } ]
+`;
+    const baseUrlOf = (rest: string) => (load(withProvider(rest)).config.providers[0] as { readonly baseUrl?: string }).baseUrl;
+    expect(baseUrlOf('package: "@ai-sdk/google", apiKey: k')).toBe('https://generativelanguage.googleapis.com/v1beta');
+    const amazon = 'package: "@ai-sdk/amazon-bedrock", settings: { region: eu-central-1 }';
+    expect(baseUrlOf(amazon)).toBe('https://bedrock-runtime.eu-central-1.amazonaws.com');
+    expect(baseUrlOf(`${amazon}, baseUrl: "http://localhost:9"`)).toBe('http://localhost:9');
+    for (const rest of [
+      'package: "@ai-sdk/mistral"',
+      'package: "@ai-sdk/amazon-bedrock"',
+      'package: "@ai-sdk/amazon-bedrock", settings: { region: "evil.test/x" }',
+    ]) {
+      expect(mistakesOf(withProvider(rest))).toEqual([expect.stringContaining('providers.0.baseUrl: is needed for this package')]);
+    }
+    expect(mistakesOf(withProvider('package: "../../evil"'))).toEqual([expect.stringContaining('must be the name of a package')]);
+    expect(mistakesOf(withProvider('package: "@ai-sdk/google", frobnicate: 1'))).toHaveLength(1);
+  });
+
   it('takes PORT, HOST, BULKHEAD_DATA_DIR and the two URLs from the environment', () => {
     const { config, cwd } = load(undefined, {
       PORT: '8081',

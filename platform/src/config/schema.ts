@@ -118,6 +118,32 @@ const anthropicProvider = httpProvider.extend({
   promptCache: z.boolean().default(false),
 });
 
+/** Where a package asks when nobody says where; null: by its settings. */
+const aiSdkBaseUrls: Readonly<Partial<Record<string, string>>> = {
+  '@ai-sdk/google': 'https://generativelanguage.googleapis.com/v1beta',
+};
+
+const aiSdkProvider = httpProvider
+  .extend({
+    kind: z.literal('ai-sdk'),
+    /** A provider package of the AI SDK; `@ai-sdk/google` and `@ai-sdk/amazon-bedrock` come with Bulkhead. */
+    package: z.string().regex(/^(?:@[a-z0-9-]+\/)?[a-z0-9-]+$/, 'must be the name of a package'),
+    /** Needed unless the package is `@ai-sdk/google`, or `@ai-sdk/amazon-bedrock` with `settings.region`. */
+    baseUrl: httpUrl.optional(),
+    /** What else the package's `create…` function takes: region, credentials, names of accounts. */
+    settings: z.record(z.string().min(1).max(64), z.union([z.string(), z.number(), z.boolean()])).default({}),
+    /** Begin every prompt with a name of the tenant's own, because the provider keeps prompts for the whole account, unasked. Unsaid: where that is so or not known. */
+    cachePartition: z.boolean().optional(),
+  })
+  .transform((value, context) => {
+    const { region } = value.settings;
+    const isBedrock = value.package === '@ai-sdk/amazon-bedrock' && typeof region === 'string' && /^[a-z0-9-]{1,32}$/.test(region);
+    const baseUrl =
+      value.baseUrl ?? aiSdkBaseUrls[value.package] ?? (isBedrock ? `https://bedrock-runtime.${region}.amazonaws.com` : undefined);
+    if (baseUrl === undefined) context.addIssue({ code: 'custom', path: ['baseUrl'], message: 'is needed for this package' });
+    return { ...value, baseUrl: baseUrl ?? '' };
+  });
+
 const deployment = z.strictObject({
   provider: id,
   model: z.string().min(1).max(256),
@@ -317,7 +343,9 @@ export const configSchema = z.strictObject({
       }),
     )
     .default([]),
-  providers: z.array(z.discriminatedUnion('kind', [simulatedProvider, openaiCompatibleProvider, anthropicProvider])).default([]),
+  providers: z
+    .array(z.discriminatedUnion('kind', [simulatedProvider, openaiCompatibleProvider, anthropicProvider, aiSdkProvider]))
+    .default([]),
   models: z.array(model).default([]),
   /** The embedding model new vector stores use. */
   embedding: z.strictObject({ model: id.default('local-hash-384') }).prefault({}),
@@ -361,6 +389,7 @@ export type ProviderConfig = Config['providers'][number];
 export type SimulatedProviderConfig = z.output<typeof simulatedProvider>;
 export type OpenAiCompatibleProviderConfig = z.output<typeof openaiCompatibleProvider>;
 export type AnthropicProviderConfig = z.output<typeof anthropicProvider>;
+export type AiSdkProviderConfig = z.output<typeof aiSdkProvider>;
 export type TierConfig = z.output<typeof tier>;
 export type ModelConfig = z.output<typeof model>;
 export type IssuerConfig = z.output<typeof issuer>;

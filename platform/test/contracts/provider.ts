@@ -14,6 +14,10 @@ export interface ProviderContract {
   readonly chatModel: string;
   /** Undefined: the provider has no embeddings. */
   readonly embeddingModel: string | undefined;
+  /** False: the provider takes texts alone. */
+  readonly embedsTokens?: false;
+  /** False: the provider does not say what embeddings cost. */
+  readonly countsEmbeddings?: false;
   /** Answers at once. */
   openFast(): Promise<ProviderUnderTest>;
   /** Takes many seconds over an answer, one event after the other, the first at once. */
@@ -84,14 +88,28 @@ export function testProviderContract(name: string, contract: ProviderContract): 
     test.runIf(embeds).each([
       ['a text', 'one text', 1],
       ['texts', ['one', 'two', 'three'], 3],
-      ['tokens', [1, 2, 3], 1],
-      ['lists of tokens', [[1, 2], [3]], 2],
-    ])('to %s is one vector for each', async (_name, input, count) => {
+      ...(contract.embedsTokens === false
+        ? []
+        : ([
+            ['tokens', [1, 2, 3], 1],
+            ['lists of tokens', [[1, 2], [3]], 2],
+          ] as const)),
+    ] as const)('to %s is one vector for each', async (_name, input, count) => {
       const { parsed, body, usage } = await subject.provider.embed(embeddings(input), never());
       expectValid('CreateEmbeddingResponse', parsed);
       expect(JSON.parse(body.toString())).toEqual(parsed);
       expect(parsed['data']).toHaveLength(count);
-      expect(usage?.inputTokens).toBeGreaterThan(0);
+      if (contract.countsEmbeddings === false) expect(usage).toBeUndefined();
+      else expect(usage?.inputTokens).toBeGreaterThan(0);
+    });
+
+    test.runIf(embeds && contract.embedsTokens === false)('to tokens is that it does not read them', async () => {
+      for (const input of [
+        [1, 2, 3],
+        [[1, 2], [3]],
+      ]) {
+        await expect(subject.provider.embed(embeddings(input), never())).rejects.toMatchObject({ code: 'unsupported_parameter' });
+      }
     });
 
     test.runIf(embeds)('has the same vector in both encodings', async () => {

@@ -1,3 +1,5 @@
+import type { ServerResponse } from 'node:http';
+import { AiSdkProvider } from '../../src/adapters/ai-sdk/ai-sdk-provider.ts';
 import { AnthropicProvider } from '../../src/adapters/anthropic/anthropic-provider.ts';
 import { OpenAiCompatibleProvider } from '../../src/adapters/openai-compatible/openai-compatible-provider.ts';
 import type { SimulatedProvider } from '../../src/adapters/simulated/simulated-provider.ts';
@@ -5,7 +7,9 @@ import type { Completion, Provider, ProviderCall } from '../../src/inference/pro
 import { systemClock } from '../../src/primitives/clock.ts';
 import { deltaText, never, type ProviderUnderTest, testProviderContract } from '../contracts/provider.ts';
 import { accepting, beginStream, eventsOf, framed, message, textBlock, usageCounts } from '../support/anthropic-upstream.ts';
-import { anthropicConfig, openAiConfig, simulated } from '../support/providers.ts';
+import { bedrockFrame, beginBedrock } from '../support/bedrock-upstream.ts';
+import { beginGemini, geminiEvent, response as geminiResponse } from '../support/gemini-upstream.ts';
+import { anthropicConfig, bedrockConfig, geminiConfig, openAiConfig, simulated } from '../support/providers.ts';
 import { answer, ScriptedUpstream, type UpstreamScript } from '../support/scripted-upstream.ts';
 
 const slow = { timeToFirstTokenMs: 0, tokensPerSecond: 4 };
@@ -20,6 +24,21 @@ testProviderContract('the Anthropic provider', {
   embeddingModel: undefined,
   openFast: () => asAnthropic({}),
   openSlow: () => asAnthropic(slow),
+});
+
+testProviderContract('the AI SDK provider with Gemini', {
+  ...models,
+  embedsTokens: false,
+  countsEmbeddings: false,
+  openFast: () => asGemini({}),
+  openSlow: () => asGemini(slow),
+});
+
+testProviderContract('the AI SDK provider with Bedrock', {
+  ...models,
+  embedsTokens: false,
+  openFast: () => asBedrock({}),
+  openSlow: () => asBedrock(slow),
 });
 
 function inProcess(pace: Partial<typeof slow>): ProviderUnderTest {
@@ -37,6 +56,18 @@ async function overHttp(pace: Partial<typeof slow>): Promise<ProviderUnderTest> 
 async function asAnthropic(pace: Partial<typeof slow>): Promise<ProviderUnderTest> {
   const upstream = await ScriptedUpstream.start(accepting(servingMessages(simulated(pace))));
   return underTest(upstream, new AnthropicProvider(anthropicConfig(upstream.baseUrl), systemClock));
+}
+
+/** And behind Google's API. */
+async function asGemini(pace: Partial<typeof slow>): Promise<ProviderUnderTest> {
+  const upstream = await ScriptedUpstream.start(servingGemini(simulated(pace)));
+  return underTest(upstream, await AiSdkProvider.open(geminiConfig(upstream.baseUrl), systemClock));
+}
+
+/** And behind Amazon's. */
+async function asBedrock(pace: Partial<typeof slow>): Promise<ProviderUnderTest> {
+  const upstream = await ScriptedUpstream.start(servingBedrock(simulated(pace)));
+  return underTest(upstream, await AiSdkProvider.open(bedrockConfig(upstream.baseUrl), systemClock));
 }
 
 function underTest(upstream: ScriptedUpstream, provider: Provider): ProviderUnderTest {
@@ -100,6 +131,96 @@ function servingMessages(model: SimulatedProvider): UpstreamScript {
       if (!gone.signal.aborted) throw error;
     }
   };
+}
+
+function servingGemini(model: SimulatedProvider): UpstreamScript {
+  return (response, request) =>
+    untilGone(response, async (signal) => {
+      const { path, body } = request;
+      const [, name = '', method = ''] = /models\/([^:]+):(\w+)/.exec(path) ?? [];
+      if (method.startsWith('embed') || method.startsWith('batchEmbed')) {
+        const vectors = await vectorsOf(model, method.startsWith('batch') ? (body['requests'] as readonly unknown[]).length : 1);
+        const embeddings = vectors.map((values) => ({ values }));
+        return answer(200, method.startsWith('batch') ? { embeddings } : { embedding: embeddings[0] })(response, request);
+      }
+      const contents = body['contents'] as readonly { readonly role: string; readonly parts: readonly { readonly text: string }[] }[];
+      const call = callOf(
+        name,
+        contents.map(({ role, parts }) => ({ role, content: parts })),
+      );
+      if (method === 'generateContent') {
+        const { text, input, output } = await wholeOf(model, call, signal);
+        const usage = { promptTokenCount: input, candidatesTokenCount: output, totalTokenCount: input + output };
+        return answer(200, geminiResponse({ parts: [{ text }], finishReason: 'STOP', usage }))(response, request);
+      }
+      beginGemini(response);
+      for await (const text of textsOf(model, call, signal)) response.write(geminiEvent(geminiResponse({ parts: [{ text }] })));
+      const usage = { promptTokenCount: 3, candidatesTokenCount: 5, totalTokenCount: 8 };
+      response.end(geminiEvent(geminiResponse({ parts: [], finishReason: 'STOP', usage })));
+    });
+}
+
+function servingBedrock(model: SimulatedProvider): UpstreamScript {
+  return (response, request) =>
+    untilGone(response, async (signal) => {
+      const { path, body } = request;
+      const [, name = '', method = ''] = /model\/([^/]+)\/([\w-]+)/.exec(path) ?? [];
+      if (method === 'invoke') {
+        const [embedding] = await vectorsOf(model, 1);
+        return answer(200, { embedding, inputTextTokenCount: 4 })(response, request);
+      }
+      const call = callOf(decodeURIComponent(name), body['messages'] as readonly Turn[]);
+      if (method === 'converse') {
+        const { text, input, output } = await wholeOf(model, call, signal);
+        const message = { role: 'assistant', content: [{ text }] };
+        const usage = { inputTokens: input, outputTokens: output, totalTokens: input + output };
+        return answer(200, { output: { message }, stopReason: 'end_turn', usage, metrics: { latencyMs: 1 } })(response, request);
+      }
+      beginBedrock(response);
+      response.write(bedrockFrame('messageStart', { role: 'assistant' }));
+      for await (const text of textsOf(model, call, signal)) {
+        response.write(bedrockFrame('contentBlockDelta', { contentBlockIndex: 0, delta: { text } }));
+      }
+      response.write(bedrockFrame('contentBlockStop', { contentBlockIndex: 0 }));
+      response.write(bedrockFrame('messageStop', { stopReason: 'end_turn' }));
+      response.end(bedrockFrame('metadata', { usage: { inputTokens: 3, outputTokens: 5, totalTokens: 8 }, metrics: { latencyMs: 1 } }));
+    });
+}
+
+interface Turn {
+  readonly role: string;
+  readonly content: readonly { readonly text: string }[];
+}
+
+function callOf(upstreamModel: string, turns: readonly Turn[]): ProviderCall {
+  return { upstreamModel, requestId: 'req_upstream', body: { messages: plainMessages(turns) } };
+}
+
+async function untilGone(response: ServerResponse, serve: (signal: AbortSignal) => Promise<void>): Promise<void> {
+  const gone = new AbortController();
+  response.on('close', () => gone.abort());
+  try {
+    await serve(gone.signal);
+  } catch (error) {
+    if (!gone.signal.aborted) throw error;
+  }
+}
+
+async function wholeOf(model: SimulatedProvider, call: ProviderCall, signal: AbortSignal) {
+  const { parsed, usage } = await model.complete(call, signal);
+  const [choice] = parsed['choices'] as readonly { readonly message: { readonly content: string } }[];
+  return { text: choice?.message.content ?? '', input: usage?.inputTokens ?? 0, output: usage?.outputTokens ?? 0 };
+}
+
+async function* textsOf(model: SimulatedProvider, call: ProviderCall, signal: AbortSignal): AsyncGenerator<string> {
+  const stream = await model.stream(call, signal);
+  for await (const batch of stream.batches) yield* batch.map(deltaText).filter((piece) => piece !== '');
+}
+
+async function vectorsOf(model: SimulatedProvider, count: number): Promise<readonly (readonly number[])[]> {
+  const input = Array.from({ length: count }, (_, index) => `text ${index}`);
+  const { parsed } = await model.embed({ upstreamModel: 'sim-embedding', requestId: 'req_upstream', body: { input } }, never());
+  return (parsed['data'] as readonly { readonly embedding: readonly number[] }[]).map(({ embedding }) => embedding);
 }
 
 function plainMessages(turns: unknown): unknown {

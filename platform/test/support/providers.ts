@@ -1,9 +1,16 @@
 /** Providers for tests, with everything at its most predictable unless a test says otherwise. */
 import { SimulatedProvider, type SimulatedProviderOptions } from '../../src/adapters/simulated/simulated-provider.ts';
-import type { AnthropicProviderConfig, OpenAiCompatibleProviderConfig, SimulatedProviderConfig } from '../../src/config/schema.ts';
+import type {
+  AiSdkProviderConfig,
+  AnthropicProviderConfig,
+  OpenAiCompatibleProviderConfig,
+  SimulatedProviderConfig,
+} from '../../src/config/schema.ts';
 import { systemClock } from '../../src/primitives/clock.ts';
 import { countingIds } from '../../src/primitives/ids.ts';
 import { secretKey } from './anthropic-upstream.ts';
+import { bedrockSecret } from './bedrock-upstream.ts';
+import { geminiKey } from './gemini-upstream.ts';
 
 /** At once, without limits or faults. */
 export function simulated(
@@ -54,4 +61,27 @@ export function anthropicConfig(baseUrl: string, config: Partial<AnthropicProvid
     promptCache: false,
     ...config,
   };
+}
+
+/** Google's package; `baseUrl` of a `ScriptedUpstream`. */
+export function geminiConfig(baseUrl: string, config: Partial<AiSdkProviderConfig> = {}): AiSdkProviderConfig {
+  return {
+    id: 'gemini',
+    kind: 'ai-sdk',
+    package: '@ai-sdk/google',
+    baseUrl,
+    apiKey: geminiKey,
+    settings: {},
+    headersTimeoutMs: 5_000,
+    idleTimeoutMs: 5_000,
+    connectionsMax: 64,
+    cachePartition: undefined,
+    ...config,
+  };
+}
+
+/** Amazon's, with keys that sign. */
+export function bedrockConfig(baseUrl: string, config: Partial<AiSdkProviderConfig> = {}): AiSdkProviderConfig {
+  const settings = { region: 'eu-central-1', accessKeyId: 'AKIAIOSFODNN7EXAMPLE', secretAccessKey: bedrockSecret };
+  return geminiConfig(baseUrl, { id: 'bedrock', package: '@ai-sdk/amazon-bedrock', apiKey: undefined, settings, ...config });
 }
