@@ -25,4 +25,8 @@ export interface RunningValkey {
   stop(signal?: NodeJS.Signals): Promise<void>;
 }
 
-export function startValkey(options?: { readonly port?: number; readonly isCluster?: boolean }): Promise<RunningValkey>;
+export function startValkey(options?: {
+  readonly port?: number;
+  readonly isCluster?: boolean;
+  readonly replicaOf?: number;
+}): Promise<RunningValkey>;

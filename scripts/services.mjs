@@ -1,4 +1,5 @@
-// Real servers for tests, on loopback and free ports: PostgreSQL 17 with pgvector, PgBouncer and Valkey, out of a Debian trixie folder made once for a machine.
+// Real servers for tests, on loopback and free ports: PostgreSQL 17 with pgvector, PgBouncer and Valkey 8, out of a Debian trixie folder made once for a machine, and Redis 7 out of
+// a bookworm one.
 // Needs root on Debian (debootstrap, chroot). Elsewhere: TEST_DATABASE_URL, a superuser's URL of a PostgreSQL 16 or newer with pgvector 0.8 or newer.
 import { execFile, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
@@ -6,8 +7,15 @@ import { createServer } from 'node:net';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 
-const packages = ['postgresql-17', 'postgresql-17-pgvector', 'pgbouncer', 'valkey-server'];
-const version = 'trixie-1';
+const folders = {
+  servers: {
+    suite: 'trixie',
+    version: 'trixie-1',
+    packages: ['postgresql-17', 'postgresql-17-pgvector', 'pgbouncer', 'valkey-server'],
+    holds: 'PostgreSQL 17, pgvector, PgBouncer and Valkey',
+  },
+  redis: { suite: 'bookworm', version: 'bookworm-redis-1', packages: ['redis-server'], holds: 'Redis 7' },
+};
 const bin = '/usr/lib/postgresql/17/bin';
 
 /** Why there can be no servers here, as a sentence with what to do; undefined when there can be. */
@@ -105,24 +113,30 @@ export async function startPgBouncer(serverUrl, { users, port: wantedPort }) {
   };
 }
 
-/** An empty Valkey that keeps nothing on disk. `port`: where an earlier one was. `isCluster`: the only node of a cluster, with all slots. */
-export async function startValkey({ port: wantedPort, isCluster = false } = {}) {
-  if (process.env.TEST_VALKEY_URL !== undefined && wantedPort === undefined && !isCluster)
+/**
+ * An empty Valkey that keeps nothing on disk. `port`: where an earlier one was. `isCluster`: the only node of a cluster, with all slots. `replicaOf`: the port of another one, whose
+ * copy it is. TEST_SHARED_STORE=redis: a Redis 7 in its place.
+ */
+export async function startValkey({ port: wantedPort, isCluster = false, replicaOf } = {}) {
+  if (process.env.TEST_VALKEY_URL !== undefined && wantedPort === undefined && !isCluster && replicaOf === undefined)
     return { url: process.env.TEST_VALKEY_URL, stop: async () => {} };
-  const root = serversRoot();
+  const isRedis = process.env.TEST_SHARED_STORE === 'redis';
+  const name = isRedis ? 'redis' : 'valkey';
+  const root = serversRoot(isRedis ? 'redis' : 'servers');
   const port = wantedPort ?? (await freePort());
   const settings = ['--port', port, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', '/tmp', '--loglevel', 'warning'];
-  const cluster = ['--cluster-enabled', 'yes', '--cluster-config-file', `/tmp/nodes-${port}.conf`];
-  const server = enter(root, 'valkey', ['/usr/bin/valkey-server', ...[...settings, ...(isCluster ? cluster : [])].map(String)]);
-  await untilReady(server, () => succeeds(root, 'valkey', ['/usr/bin/valkey-cli', '-p', String(port), 'ping']));
-  if (isCluster) inside(root, 'valkey', ['/usr/bin/valkey-cli', '-p', String(port), 'cluster', 'addslotsrange', '0', '16383']);
+  if (isCluster) settings.push('--cluster-enabled', 'yes', '--cluster-config-file', `/tmp/nodes-${port}.conf`);
+  if (replicaOf !== undefined) settings.push('--replicaof', '127.0.0.1', replicaOf);
+  const server = enter(root, name, [`/usr/bin/${name}-server`, ...settings.map(String)]);
+  await untilReady(server, () => succeeds(root, name, [`/usr/bin/${name}-cli`, '-p', String(port), 'ping']));
+  if (isCluster) inside(root, name, [`/usr/bin/${name}-cli`, '-p', String(port), 'cluster', 'addslotsrange', '0', '16383']);
   return {
     url: `redis://127.0.0.1:${port}`,
     port,
     pid: server.pid,
     /** Runs valkey-benchmark against it; resolves with what it printed. */
     benchmark(args) {
-      const [file, rest] = chrooted(root, 'valkey', ['/usr/bin/valkey-benchmark', '-p', String(port), ...args.map(String)]);
+      const [file, rest] = chrooted(root, name, [`/usr/bin/${name}-benchmark`, '-p', String(port), ...args.map(String)]);
       return output(file, rest);
     },
     async stop(signal = 'SIGTERM') {
@@ -131,17 +145,18 @@ export async function startValkey({ port: wantedPort, isCluster = false } = {}) 
   };
 }
 
-function rootFolder() {
-  return join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'bulkhead', `servers-${version}`);
+function rootFolder(folder = 'servers') {
+  return join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'bulkhead', `servers-${folders[folder].version}`);
 }
 
-/** Makes the folder if it is not there, about 40 s. Two makers do no harm: the first to finish wins. */
-function serversRoot() {
+/** Makes the folder if it is not there, 20 to 40 s. Two makers do no harm: the first to finish wins. */
+function serversRoot(folder = 'servers') {
   const problem = whyNoServers();
   if (problem !== undefined) throw new Error(problem);
-  const root = rootFolder();
+  const root = rootFolder(folder);
   if (existsSync(root)) return root;
-  process.stderr.write('  installing PostgreSQL 17, pgvector, PgBouncer and Valkey for the tests (once, about 40 s)\n');
+  const { suite, packages, holds } = folders[folder];
+  process.stderr.write(`  installing ${holds} for the tests (once, about 40 s)\n`);
   mkdirSync(join(root, '..'), { recursive: true });
   const making = `${root}.${process.pid}`;
   if (spawnSync('debootstrap', ['--version']).error) {
@@ -149,7 +164,7 @@ function serversRoot() {
     command('apt-get', ['install', '-y', '-qq', 'debootstrap']);
   }
   try {
-    command('debootstrap', ['--variant=minbase', `--include=${packages.join(',')}`, 'trixie', making, mirror()]);
+    command('debootstrap', ['--variant=minbase', `--include=${packages.join(',')}`, suite, making, mirror()]);
     renameSync(making, root);
   } catch (error) {
     if (!existsSync(root)) throw error;
@@ -177,12 +192,18 @@ function chrooted(root, user, args) {
   return ['chroot', [`--userspec=${user}:${user}`, root, ...args]];
 }
 
+/** However this process ends, its servers end with it. */
+const entered = new Set();
+process.once('exit', () => {
+  for (const child of entered) child.kill('SIGKILL');
+});
+
 function enter(root, user, args) {
   const [file, rest] = chrooted(root, user, args);
   const child = spawn(file, rest, { stdio: ['ignore', 'pipe', 'pipe'], cwd: '/' });
   child.said = '';
-  // However this process ends, its servers end with it.
-  process.once('exit', () => child.kill('SIGKILL'));
+  entered.add(child);
+  child.once('exit', () => entered.delete(child));
   for (const stream of [child.stdout, child.stderr]) {
     stream.on('data', (chunk) => {
       child.said = (child.said + chunk).slice(-4_000);

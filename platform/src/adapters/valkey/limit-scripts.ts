@@ -90,14 +90,14 @@ return reply`;
 
 /**
  * KEYS: leases, reservation, scopes. ARGV: id, `settle` or `reap`, now or '', cost, the four amounts that were really used (the first is the request).
- * Replies 1 when the reservation ended now, 2 when a reaped one was corrected, 0 when there is nothing to end.
+ * Replies 1 when the reservation ended now, 2 when a reaped one was corrected, 0 when there is nothing to end, -1 when it is not there: one that has ended is, for a quarter of an hour.
  */
 export const settleScript = `${common}
 local id, mode, at, cost = ARGV[1], ARGV[2], now(ARGV[3]), tonumber(ARGV[4])
 local values = redis.call('MGET', unpack(KEYS, 2))
 if not values[1] then
   redis.call('ZREM', KEYS[1], id)
-  return 0
+  return -1
 end
 local record = cmsgpack.unpack(values[1])
 if record.state == 'done' or (record.state == 'reaped' and mode == 'reap') then return 0 end
@@ -127,9 +127,10 @@ for n = 1, #record.rates do
   keep(KEYS[2 + n], h, at)
 end
 redis.call('ZREM', KEYS[1], id)
-if mode == 'reap' then record.state, record.cost, record.amounts, record.reply = 'reaped', cost, used, nil
+local keptFor = 900000
+if mode == 'reap' then record.state, record.cost, record.amounts, record.reply, keptFor = 'reaped', cost, used, nil, 86400000
 else record = {state = 'done'} end
-redis.call('SET', KEYS[2], cmsgpack.pack(record), 'PX', 900000)
+redis.call('SET', KEYS[2], cmsgpack.pack(record), 'PX', keptFor)
 return isFirst and 1 or 2`;
 
 /** KEYS: leases, reservation. ARGV: id, lease ms, now or '', cost so far, tokens, input and output tokens so far. Replies 1, or 0 when there is no such lease. */

@@ -51,12 +51,21 @@ const tenantsAtOnce = 64;
 /** Leases of one tenant; what is not done after so many rounds is next time's. */
 const expiredAtOnce = 64;
 const roundsMax = 16;
+/**
+ * What the settling of a reservation says that is not there. One that has ended is there for a quarter of an hour more, so the server was restarted, or a copy took over that had not
+ * heard of it: what was used is charged as it is.
+ */
+const lost = -1;
 const nothing: Amounts = { inputTokens: 0, outputTokens: 0, costNanoUsd: 0 };
 
 interface Held {
   readonly tenant: string;
   readonly scopes: readonly LimitScope[];
   hasEnded: boolean;
+}
+
+function isSomething({ inputTokens, outputTokens, costNanoUsd }: Amounts): boolean {
+  return inputTokens + outputTokens + costNanoUsd > 0;
 }
 
 type Reply = readonly [string, ...string[]];
@@ -131,7 +140,9 @@ export class ValkeyLimitStore implements SharedLimitStore {
     const held = this.#live.get(reservationId);
     if (held === undefined) return 'unknown';
     const ended = await this.#end({ reservationId, tenant: held.tenant, keys: this.#scopeKeys(held) }, 'settle', actual);
+    if (ended === lost && isSomething(actual)) await this.charge({ id: reservationId, scopes: held.scopes, used: actual, requests: 1 });
     this.forget(reservationId);
+    if (ended === lost) return 'unknown';
     return (['unknown', 'settled', 'corrected_after_reap'] as const)[ended] ?? 'unknown';
   }
 
@@ -236,7 +247,7 @@ export class ValkeyLimitStore implements SharedLimitStore {
   async #reap(tenant: string, reservationId: string): Promise<number> {
     const [, record] = this.#keys(tenant, reservationId);
     const keys = await this.#parts.connection.run<readonly string[]>(scripts.scopes, [record], []);
-    return this.#end({ reservationId, tenant, keys }, 'reap', nothing);
+    return Math.max(0, await this.#end({ reservationId, tenant, keys }, 'reap', nothing));
   }
 
   #reserve(tenant: string, request: ReserveRequest, spent: ReadonlyMap<number, number>): Promise<Reply> {

@@ -9,6 +9,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { startValkey } from '../../../../scripts/services.mjs';
 import { systemClock } from '../../../src/primitives/clock.ts';
 import { permitTimes } from '../../../src/scheduler/permit-exchange.ts';
+import { startValkeyWithCopy } from '../../support/failover.ts';
 import { flood, openSharingReplica, type SharingReplica, ticketFor } from '../../support/sharing-replica.ts';
 
 const child = fileURLToPath(new URL('./replica-child.ts', import.meta.url));
@@ -24,16 +25,20 @@ afterEach(async () => {
 async function open(count: number, capacity: number) {
   const server = await startValkey();
   running.push(server);
+  return { server, prefix: await openReplicas(server.url, count, capacity) };
+}
+
+async function openReplicas(url: string, count: number, capacity: number): Promise<string> {
   const prefix = randomUUID();
   for (let index = 0; index < count; index++) {
     // A clock that is an hour wrong, either way, changes nothing (invariant 21).
     const offMs = [0, 3_600_000, -3_600_000][index % 3] as number;
     const clock = { nowMs: () => Date.now() + offMs, monotonicMs: () => systemClock.monotonicMs() + Math.abs(offMs) };
-    replicas.push(await openSharingReplica({ url: server.url, prefix, id: `r${index}`, capacity, clock, commandTimeoutMs: 100 }));
+    replicas.push(await openSharingReplica({ url, prefix, id: `r${index}`, capacity, clock, commandTimeoutMs: 100 }));
   }
   for (const { presence } of replicas) await presence.beHere();
   await wait(permitTimes.learningMs + 300);
-  return { server, prefix };
+  return prefix;
 }
 
 /** Load on all of them; how many run together is looked at whenever one starts. */
@@ -210,5 +215,29 @@ describe('without Valkey', () => {
     // A process that stands still delays one request at a time; one that waits for each call would not get to a hundred.
     expect(waits.filter((ms) => ms > 50).length).toBeLessThan(0.03 * waits.length);
     await expect.poll(() => replicas.every(({ pool }) => pool.elsewhere?.replicas === 1), { timeout: 5_000 }).toBe(true);
+  });
+});
+
+describe('when a copy takes over that has missed the latest writes', () => {
+  it('permits that moved since may be used twice until those requests end, and then none is', async () => {
+    const server = await startValkeyWithCopy();
+    running.push(server);
+    await openReplicas(server.url, 4, 16);
+    const load = new Load({ depth: 30, holdMs: 60, weights: [5, 1, 1, 1] });
+    await wait(1_500);
+    await server.cutOff();
+    // Long enough for every permit to have moved.
+    await wait(500);
+    load.since();
+    await server.failOver();
+    await expect.poll(() => replicas.every(({ pool }) => pool.elsewhere?.replicas === 3), { timeout: 10_000 }).toBe(true);
+    await wait(1_000);
+    // 17 at most were seen; a replica could be granted all that the others hold.
+    expect(load.most).toBeLessThanOrEqual(24);
+    load.since();
+    await wait(3_000);
+    expect(load.most).toBe(16);
+    expect((load.started[0] as number) / (load.started[1] as number)).toBeGreaterThan(3.5);
+    await load.end();
   });
 });
