@@ -31,6 +31,16 @@ export default defineConfig({
           hookTimeout: 180_000,
         },
       },
+      {
+        // What Valkey holds for replicas, in Redis 7.
+        test: {
+          name: 'redis',
+          include: ['platform/test/server/valkey/{limit-store,permit-exchange,outage}.test.ts'],
+          env: { TEST_SHARED_STORE: 'redis' },
+          testTimeout: 120_000,
+          hookTimeout: 180_000,
+        },
+      },
     ],
     maxWorkers: 2,
     passWithNoTests: false,
