@@ -183,9 +183,10 @@ export class Deployment {
     const wasFull = hasWaited || this.#inFlight + 1 >= this.#limit.value;
     this.#inFlight++;
     this.#quota.take(size, this.#clock.monotonicMs());
-    return new DeploymentSlot({ wasFull, size }, (actual) => {
+    return new DeploymentSlot({ wasFull, size }, ({ used, wasSent }) => {
       this.#inFlight--;
-      if (actual !== undefined) this.#quota.settle(size, actual, this.#clock.monotonicMs());
+      if (!wasSent) this.#quota.giveBack(size, this.#clock.monotonicMs());
+      else if (used !== undefined) this.#quota.settle(size, used, this.#clock.monotonicMs());
       this.onChange();
     });
   }
@@ -277,15 +278,17 @@ export class Deployment {
 }
 
 /** Held from the call until its answer has ended. Releasing it again does nothing. */
-export class DeploymentSlot implements Disposable {
+export class DeploymentSlot {
   /** It was the last there was: if it is answered, more might fit. */
   readonly wasFull: boolean;
   readonly size: CallSize;
   /** What the call has really taken, once it is known. */
   used: CallSize | undefined = undefined;
-  #release: ((used: CallSize | undefined) => void) | undefined;
+  /** False: the call took nothing of the provider's limits. */
+  wasSent = true;
+  #release: ((slot: DeploymentSlot) => void) | undefined;
 
-  constructor({ wasFull, size }: { readonly wasFull: boolean; readonly size: CallSize }, release: (used: CallSize | undefined) => void) {
+  constructor({ wasFull, size }: { readonly wasFull: boolean; readonly size: CallSize }, release: (slot: DeploymentSlot) => void) {
     this.wasFull = wasFull;
     this.size = size;
     this.#release = release;
@@ -294,10 +297,6 @@ export class DeploymentSlot implements Disposable {
   release(): void {
     const release = this.#release;
     this.#release = undefined;
-    release?.(this.used);
-  }
-
-  [Symbol.dispose](): void {
-    this.release();
+    release?.(this);
   }
 }

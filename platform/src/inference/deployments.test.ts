@@ -471,6 +471,41 @@ describe('when a call fails', () => {
     expect(inFlight(inference)).toEqual([0, 0]);
   });
 
+  test.each(['unsupported_parameter', 'invalid_value'] as const)(
+    'because the provider cannot be asked this (%s), all others are, for it costs nothing',
+    async (code) => {
+      const { a, b, c, d, inference } = setUp(model('m', ['a', 'x'], ['b', 'x'], ['c', 'x'], ['d', 'x']));
+      for (const provider of [a, b, c]) provider.script = [code];
+      expect((await inference.complete(routeOf(inference, 'm'), call, signal)).source.provider).toBe('d');
+      expect([a, b, c].map(({ calls }) => calls.length)).toEqual([1, 1, 1]);
+      for (const { state } of inference.deployments()) expect(state).toBe('serving');
+      for (const provider of [a, b, c, d]) provider.script = [code];
+      await expect(inference.complete(routeOf(inference, 'm'), call, signal)).rejects.toMatchObject({ code });
+      expect(inFlight(inference)).toEqual([0, 0, 0, 0]);
+    },
+  );
+
+  test('because the provider cannot be asked this, nothing of our account there is used up', async () => {
+    const { a, b, inference } = setUp(model('m', ['a', 'x'], ['b', 'x']));
+    a.quota = { requests: { limit: 10, remaining: 9, resetMs: 6_000 }, tokens: { limit: 1_000, remaining: 900, resetMs: 6_000 } };
+    await inference.complete(routeOf(inference, 'm'), call, signal);
+    const before = inference.deployments()[0]?.quota;
+    expect(before).toMatchObject({ requests: { remaining: 9 }, tokens: { remaining: 900 } });
+    a.script = Array.from({ length: 50 }, () => 'unsupported_parameter' as const);
+    for (let count = 0; count < 50; count++) await inference.complete(routeOf(inference, 'm'), call, signal);
+    expect(b.calls).toHaveLength(50);
+    expect(inference.deployments()[0]?.quota).toEqual(before);
+  });
+
+  test.each([
+    [['unsupported_parameter', 'upstream_error'], 'upstream_error'],
+    [['upstream_error', 'unsupported_parameter'], 'upstream_error'],
+  ] as const)('with %j the client hears what it can do most about: %s', async (codes, heard) => {
+    const { a, b, c, inference } = setUp(model('m', ...(['a', 'b', 'c'] as const).slice(0, codes.length).map((id) => [id, 'x'] as const)));
+    for (const [index, provider] of [a, b, c].entries()) provider.script = Array.from({ length: 5 }, () => codes[index] ?? 'answer');
+    await expect(inference.complete(routeOf(inference, 'm'), call, signal)).rejects.toMatchObject({ code: heard });
+  });
+
   test('three times that is enough, and a rate limit is what the client hears', async () => {
     const { a, b, c, d, inference } = setUp(model('m', ['a', 'x'], ['b', 'x'], ['c', 'x'], ['d', 'x']));
     a.script = ['upstream_error'];

@@ -117,11 +117,11 @@ interface Routing extends Placement {
 }
 
 async function answerWhole(method: 'complete' | 'embed', placement: Routing, call: RoutedCall): Promise<RoutedCompletion> {
-  return withFailover(placement, async (deployment, held) => {
-    using slot = held;
+  return withFailover(placement, async (deployment, slot) => {
     const completion = await deployment.provider[method](callOf(call, deployment, placement), placement.signal);
     if (completion.usage !== undefined) slot.used = completion.usage;
     deployment.answered(slot, completion);
+    slot.release();
     return { completion, source: sourceOf(deployment) };
   });
 }

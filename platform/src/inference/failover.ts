@@ -20,6 +20,9 @@ const failedOver: ReadonlySet<ErrorCode> = new Set([
   'upstream_misconfigured',
 ]);
 
+/** An adapter cannot say this request in its provider's dialect, and has not sent it; another may. */
+const notSaid: ReadonlySet<ErrorCode> = new Set(['unsupported_parameter', 'invalid_value']);
+
 /** The provider is well and says that the request is not. */
 const refusedAsWrong: ReadonlySet<ErrorCode> = new Set(['upstream_rejected', 'context_length_exceeded']);
 
@@ -53,7 +56,7 @@ class Failover<T> {
   readonly #placement: Placement;
   readonly #attempt: Attempt<T>;
   readonly #deadlineMs: number;
-  /** Failed in a way that the next call would too. */
+  /** Failed in a way that the next call would too, or cannot be asked this. */
   readonly #broken = new Set<Deployment>();
   #attempts = 0;
   #failure: BulkheadError | undefined;
@@ -78,6 +81,7 @@ class Failover<T> {
         try {
           return await this.#attempt(deployment, slot);
         } catch (error) {
+          slot.wasSent = !isNotSaid(error);
           slot.release();
           this.#failed(deployment, error);
         }
@@ -94,6 +98,7 @@ class Failover<T> {
   #failed(deployment: Deployment, error: unknown): void {
     const { signal, call } = this.#placement;
     if (signal.aborted || !(error instanceof BulkheadError)) throw error;
+    if (isNotSaid(error)) return this.#notSaidBy(deployment, error);
     if (refusedAsWrong.has(error.code)) deployment.reached();
     if (!failedOver.has(error.code)) throw error;
     deployment.failed(error, call.cacheSalt ?? '');
@@ -101,6 +106,13 @@ class Failover<T> {
     this.#failure = moreTelling(this.#failure, error);
     if (!(error instanceof UpstreamRefusal) || error.limit === 'account') this.#broken.add(deployment);
     if (this.#attempts >= attemptsMax || this.#candidates().length === 0) throw this.#failure;
+  }
+
+  /** It cost nothing, so it is no attempt. What another said when it failed tells more. */
+  #notSaidBy(deployment: Deployment, error: BulkheadError): void {
+    this.#broken.add(deployment);
+    this.#failure ??= error;
+    if (this.#candidates().length === 0) throw this.#failure;
   }
 
   async #wait(candidates: readonly Deployment[]): Promise<void> {
@@ -138,6 +150,10 @@ class Failover<T> {
       `The request needs about ${size.inputTokens + size.outputTokens} tokens; this model takes ${largest} a minute.`,
     );
   }
+}
+
+function isNotSaid(error: unknown): boolean {
+  return error instanceof BulkheadError && notSaid.has(error.code);
 }
 
 /** A rate limit says when to come back; the others only that something broke. */

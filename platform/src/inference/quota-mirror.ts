@@ -59,6 +59,11 @@ export class QuotaMirror {
     for (const [dimension, bucket] of this.#buckets) bucket.take(amountOf(dimension, size), nowMs);
   }
 
+  /** Of a call that was not sent. */
+  giveBack(size: CallSize, nowMs: number): void {
+    for (const [dimension, bucket] of this.#buckets) bucket.take(-amountOf(dimension, size), nowMs);
+  }
+
   /** What was expected and not used comes back, what was used beyond it is charged. */
   settle(expected: CallSize, actual: CallSize, nowMs: number): void {
     for (const [dimension, bucket] of this.#buckets) {
