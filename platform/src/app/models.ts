@@ -37,7 +37,7 @@ export async function openProviders(config: Config, clock: Clock, ids: IdSource)
   return [...configured, new HashedEmbedder(localProviderId)];
 }
 
-async function openProvider(provider: ProviderConfig, clock: Clock, ids: IdSource): Promise<Provider> {
+export async function openProvider(provider: ProviderConfig, clock: Clock, ids: IdSource): Promise<Provider> {
   switch (provider.kind) {
     case 'openai-compatible':
       return new OpenAiCompatibleProvider(provider, clock);

@@ -2,7 +2,11 @@
 import { accessSync, constants, mkdirSync } from 'node:fs';
 import { Command } from 'commander';
 import { openDatabase } from '../app/database.ts';
+import { openProvider } from '../app/models.ts';
 import { ConfigError, type LoadedConfig, loadConfig, systemSources } from '../config/load.ts';
+import type { Provider } from '../inference/provider.ts';
+import { systemClock } from '../primitives/clock.ts';
+import { systemIds } from '../primitives/ids.ts';
 import { silentLogger } from '../telemetry/logger.ts';
 import { type OutputOptions, print, withOutput } from './output.ts';
 import { findRunningServer } from './running-server.ts';
@@ -31,7 +35,7 @@ async function examine(file: string | undefined): Promise<Finding[]> {
   const loaded = configuration(file, findings);
   if (loaded === undefined) return findings;
   findings.push(modeFinding(loaded), dataDirFinding(loaded.config.dataDir));
-  findings.push(largeStoresFinding(loaded));
+  findings.push(...(await packageFindings(loaded)), largeStoresFinding(loaded));
   const running = findRunningServer(loaded.config.dataDir);
   if (running === undefined) findings.push(await databaseFinding(loaded));
   else findings.push(await serverFinding(running.baseUrl, running.pid));
@@ -64,6 +68,25 @@ function modeFinding(loaded: LoadedConfig): Finding {
     ok: config.models.length > 0,
     detail: models === '' ? 'providers are named but no models: add a models section' : `models ${models}`,
   };
+}
+
+/** Of providers whose adapter is a package that may have to be installed. */
+async function packageFindings({ config }: LoadedConfig): Promise<Finding[]> {
+  const opening = config.providers.flatMap((provider) =>
+    provider.kind === 'ai-sdk'
+      ? [packageFinding(`provider ${provider.id}`, provider.package, openProvider(provider, systemClock, systemIds))]
+      : [],
+  );
+  return Promise.all(opening);
+}
+
+async function packageFinding(check: string, name: string, opening: Promise<Provider>): Promise<Finding> {
+  try {
+    await (await opening).close();
+    return { check, ok: true, detail: `${name} is there` };
+  } catch (error) {
+    return { check, ok: false, detail: error instanceof ConfigError ? error.mistakes.join('; ') : `${name} cannot be opened` };
+  }
 }
 
 function dataDirFinding(dataDir: string): Finding {

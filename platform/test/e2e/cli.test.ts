@@ -128,6 +128,23 @@ describe('the command line', () => {
     expect(code).toBe(0);
   });
 
+  it('names a provider’s package that is not installed, and what to run', async () => {
+    const dataDir = mkdtempSync(join(tmpdir(), 'bulkhead-cli-'));
+    try {
+      const provider = (id: string, name: string) =>
+        `{ id: ${id}, kind: ai-sdk, package: "@ai-sdk/${name}", baseUrl: "http://127.0.0.1:9" }`;
+      const model = 'models: [ { id: m, deployments: [ { provider: there, model: x } ] } ]';
+      const providers = `providers: [ ${provider('there', 'google')}, ${provider('away', 'not-there')} ]`;
+      writeFileSync(join(dataDir, 'bulkhead.yaml'), `auth: { adminToken: 0123456789abcdef }\n${providers}\n${model}\n`);
+      const { code, out } = await run(['doctor', '--config', join(dataDir, 'bulkhead.yaml')], dataDir);
+      expect(code).toBe(1);
+      expect(out).toContain('ok   provider there: @ai-sdk/google is there');
+      expect(out).toMatch(/FAIL provider away: .*npm install --workspace platform @ai-sdk\/not-there/);
+    } finally {
+      rmSync(dataDir, { recursive: true, force: true });
+    }
+  });
+
   it('works on the data directory itself when no server runs', async () => {
     const dataDir = mkdtempSync(join(tmpdir(), 'bulkhead-cli-'));
     try {
