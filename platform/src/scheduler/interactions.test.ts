@@ -43,6 +43,20 @@ test('a session is its user’s, and its tenant’s, whatever the names', () => 
   }
 });
 
+// Planted: the first user of a name alone; whoever comes first is taken for the other.
+test('sessions of one name are told apart by their users, also where one is called as two are together', () => {
+  const interactions = new Interactions();
+  const ann = ticket('acme', 'ann', 's');
+  const bob = ticket('acme', 'bob', 's');
+  const odd = ticket('acme', 'eve', '3.bobs');
+  interactions.finished(ann, 0);
+  interactions.finished(bob, 5_000);
+  expect([ann, bob, odd].map((each) => interactions.goesOn(each, 5_001))).toEqual([true, true, false]);
+  expect([ann, bob].map((each) => interactions.goesOn(each, 9_999 + 1))).toEqual([false, true]);
+  interactions.finished(odd, 10_000);
+  expect([bob, odd].map((each) => interactions.goesOn(each, 10_001))).toEqual([true, true]);
+});
+
 // Planted: no bound; generations that are never dropped.
 test('minted sessions are bounded for each tenant and push out no other tenant’s', () => {
   const interactions = new Interactions();

@@ -10,14 +10,22 @@ export const goesOnMs = 10_000;
 export const sessionsPerTenantMax = 2_000;
 const tenantsMax = 10_000;
 
-type Finishes = Map<TenantId, Map<string, number>>;
+interface Finish {
+  readonly user: string;
+  /** Monotonic. */
+  atMs: number;
+}
+
+/** Of a tenant: by the session's name, and by its user's and its own where another user of the tenant has one of that name. */
+type Sessions = Map<string, Finish>;
+type Finishes = Map<TenantId, Sessions>;
 
 /**
- * Kept in two generations of ten seconds: the older is dropped whole, so nothing is looked for and nothing is moved. Alternative: one map in order of time (an entry
- * deleted and put back for each finish, which took a fifth of the queue's time).
+ * Kept in two generations of ten seconds: the older is dropped whole, so nothing is looked for and nothing is moved. Alternatives: 1. one map in order of time (an entry
+ * deleted and put back for each finish, which took a fifth of the queue's time), 2. always both names as one (making it took a twelfth).
  */
 export class Interactions {
-  /** Monotonic times of the latest finish, by session. */
+  /** The latest finish of each session. */
   #current: Finishes = new Map();
   #previous: Finishes = new Map();
   #beganAtMs = 0;
@@ -32,15 +40,19 @@ export class Interactions {
       this.#current.set(tenantId, sessions);
       dropFirst(this.#current, tenantsMax);
     }
-    sessions.set(nameOf(user, session), nowMs);
+    const known = finishIn(sessions, user, session);
+    if (known !== undefined) {
+      known.atMs = nowMs;
+      return;
+    }
+    sessions.set(sessions.has(session) ? nameOf(user, session) : session, { user, atMs: nowMs });
     dropFirst(sessions, sessionsPerTenantMax);
   }
 
   goesOn({ tenantId, user, session }: Ticket, nowMs: number): boolean {
     if (session === undefined) return false;
-    const name = nameOf(user, session);
-    const finishedAtMs = this.#current.get(tenantId)?.get(name) ?? this.#previous.get(tenantId)?.get(name);
-    return finishedAtMs !== undefined && nowMs - finishedAtMs < goesOnMs;
+    const finish = finishIn(this.#current.get(tenantId), user, session) ?? finishIn(this.#previous.get(tenantId), user, session);
+    return finish !== undefined && nowMs - finish.atMs < goesOnMs;
   }
 
   get sessionCount(): number {
@@ -55,7 +67,14 @@ export class Interactions {
   }
 }
 
-/** Length-prefixed: no two pairs share a name. */
+function finishIn(sessions: Sessions | undefined, user: string, session: string): Finish | undefined {
+  const first = sessions?.get(session);
+  if (first === undefined || first.user === user) return first;
+  const own = sessions?.get(nameOf(user, session));
+  return own?.user === user ? own : undefined;
+}
+
+/** Length-prefixed: no two pairs share a name. A session may be called so; its user tells them apart. */
 function nameOf(user: string, session: string): string {
   return `${user.length}.${user}${session}`;
 }
