@@ -18,6 +18,7 @@ export class BacklogRanking {
   readonly #byRank: readonly Set<Tenant>[] = Array.from({ length: ranks }, () => new Set<Tenant>());
 
   update(tenant: Tenant): void {
+    if (tenant.backlogIn !== this) enter(tenant, this);
     const size = bytesPerWeight(tenant);
     if (size >= tenant.backlogFrom && size < tenant.backlogTo) return;
     const rank = size === 0 ? -1 : rankOf(size);
@@ -36,6 +37,14 @@ export class BacklogRanking {
     }
     return undefined;
   }
+}
+
+/** What an earlier ranking has made of it counts no more. */
+function enter(tenant: Tenant, ranking: BacklogRanking): void {
+  tenant.backlogIn = ranking;
+  tenant.backlogRank = -1;
+  tenant.backlogFrom = 0;
+  tenant.backlogTo = Number.MIN_VALUE;
 }
 
 function longestOf(tenants: Set<Tenant>): Tenant | undefined {

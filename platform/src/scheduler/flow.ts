@@ -114,7 +114,8 @@ export class TenantFlow<Request extends Linked<Request>> implements Flow<TenantI
   queuedBytes = 0;
   /** Of the latest request, for estimates; each request is charged by the weight it came with. */
   weight = 1;
-  /** Written by `BacklogRanking` alone: its rank, and the bytes per weight from which and below which it keeps it. */
+  /** Written by `BacklogRanking` alone: which one, its rank there, and the bytes per weight from which and below which it keeps it. */
+  backlogIn: object | undefined = undefined;
   backlogRank = -1;
   backlogFrom = 0;
   backlogTo = Number.MIN_VALUE;

@@ -6,7 +6,9 @@ import type { FairRequest } from './fair-request.ts';
  * is the next to be due, and no timer wheel is needed.
  */
 export class WaitingLine {
-  readonly ranking = new BacklogRanking();
+  #ranking: BacklogRanking | undefined;
+  /** When the ranking was made. */
+  #rankedBytes = 0;
   #oldest: FairRequest | undefined;
   #newest: FairRequest | undefined;
   #bytes = 0;
@@ -17,6 +19,19 @@ export class WaitingLine {
 
   get bytes(): number {
     return this.#bytes;
+  }
+
+  /**
+   * The tenants that wait. Asked for only when memory is short, so it is made when it is first asked for, by a pass over all that waits, kept while
+   * memory stays short, and let go when half of what waited then has left: a twentieth of the queue's time otherwise.
+   */
+  get ranking(): BacklogRanking {
+    if (this.#ranking !== undefined) return this.#ranking;
+    const ranking = new BacklogRanking();
+    for (let request = this.#oldest; request !== undefined; request = request.newer) ranking.update(request.session.user.tenant);
+    this.#ranking = ranking;
+    this.#rankedBytes = this.#bytes;
+    return ranking;
   }
 
   add(request: FairRequest): void {
@@ -54,6 +69,7 @@ export class WaitingLine {
     this.#bytes += bytes;
     const { tenant } = request.session.user;
     tenant.queuedBytes += bytes;
-    this.ranking.update(tenant);
+    if (this.#bytes * 2 < this.#rankedBytes) this.#ranking = undefined;
+    this.#ranking?.update(tenant);
   }
 }
