@@ -106,16 +106,7 @@ export async function openApp(options: AppOptions): Promise<App> {
   const journal = await openJournal(stack, { config, database, logger });
   const priceBook = openPriceBook(modelsOf(config));
   const { openQueue } = options;
-  const path = await openInferencePath(stack, {
-    config,
-    database,
-    logger,
-    journal,
-    priceBook,
-    metrics,
-    cacheSalt: secrets.cacheSalt,
-    openQueue,
-  });
+  const path = await openInferencePath(stack, { ...base, database, journal, priceBook, metrics, cacheSalt: secrets.cacheSalt, openQueue });
 
   onStep('identity, documents');
   const documents = openDocuments({ ...base, database, homes, path: { ...path, ids }, embedding: embeddingOf(config) });

@@ -98,7 +98,10 @@ class Failover<T> {
   #failed(deployment: Deployment, error: unknown): void {
     const { signal, call } = this.#placement;
     if (signal.aborted || !(error instanceof BulkheadError)) throw error;
-    if (isNotSaid(error)) return this.#notSaidBy(deployment, error);
+    if (isNotSaid(error)) {
+      this.#notSaidBy(deployment, error);
+      return;
+    }
     if (refusedAsWrong.has(error.code)) deployment.reached();
     if (!failedOver.has(error.code)) throw error;
     deployment.failed(error, call.cacheSalt ?? '');
