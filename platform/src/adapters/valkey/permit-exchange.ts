@@ -25,6 +25,10 @@ export interface ValkeyPermitExchangeParts {
 }
 
 const script = new Script(poolScript);
+/** As the script counts levels. */
+const numberOf: Readonly<Record<SharedLevel, number>> = { classes: 1, interactive: 2, batch: 3 };
+/** Of the values behind the keys. Another one is another place: processes of two versions never read what the other wrote. */
+const format = 2;
 
 export class ValkeyPermitExchange implements PermitExchange {
   readonly #parts: ValkeyPermitExchangeParts;
@@ -43,9 +47,10 @@ export class ValkeyPermitExchange implements PermitExchange {
     args.push(statement.held, statement.running, statement.runningBatch, statement.granted, statement.number);
     args.push(this.#channel, poolId, charges.length, heads.length);
     for (const { level, key, hasBegun, startedAfter, units, creditMax } of charges)
-      args.push(level, key, hasBegun ? 1 : 0, startedAfter ?? '', units, creditMax);
-    for (const { workClass, tenantId, units, classUnits, queued } of heads) args.push(workClass, tenantId, units, classUnits, queued);
-    const reply = await this.#parts.connection.run<readonly string[]>(script, this.#keys(poolId), args.map(String));
+      args.push(numberOf[level], `${level}:${key}`, hasBegun ? 1 : 0, startedAfter ?? '', units, creditMax);
+    for (const { workClass, tenantId, units, classUnits, queued } of heads)
+      args.push(numberOf[workClass], `${workClass}:${tenantId}`, units, classUnits, queued);
+    const reply = await this.#parts.connection.run<Reply>(script, this.#keys(poolId), args.map(String));
     return answerOf(reply, statement);
   }
 
@@ -63,12 +68,12 @@ export class ValkeyPermitExchange implements PermitExchange {
   }
 
   get #channel(): string {
-    return `${this.#prefix}:permits`;
+    return `${this.#prefix}:${format}:permits`;
   }
 
   /** One hash tag a pool, so that all of it is in one slot. */
   #keys(poolId: string): readonly [string, string, string] {
-    const pool = `${this.#prefix}:{p:${poolId}}`;
+    const pool = `${this.#prefix}:${format}:{p:${poolId}}`;
     return [`${pool}:pool`, `${pool}:replicas`, `${pool}:times`];
   }
 }
@@ -79,12 +84,12 @@ function timeOf(text: string): PoolGrant['times'][number] {
   return { level: level as SharedLevel, key, time: Number(time) };
 }
 
-const fixedFields = 12;
+/** Whole numbers, but for the first. */
+type Reply = readonly [era: string, ...numbers: number[]];
 
-function answerOf(reply: readonly string[], { charges, heads }: PoolStatement): PoolAnswer {
-  const [era = '', ...texts] = reply.slice(0, fixedFields);
-  const [capacity, granted, lost, isWanted, free, spare, isLearning, replicas, running, runningBatch, waiting] = texts.map(Number);
-  const times = reply.slice(fixedFields).map(Number);
+function answerOf(reply: Reply, { charges, heads }: PoolStatement): PoolAnswer {
+  const [era, ...numbers] = reply;
+  const [capacity, granted, lost, isWanted, free, spare, isLearning, replicas, running, runningBatch, waiting, ...times] = numbers;
   const chargesAt = 5;
   const headsAt = chargesAt + charges.length;
   return {

@@ -1,12 +1,13 @@
 /**
  * What happens to a pool's permits and virtual times inside Valkey: one script, one atomic step over three keys of the pool (one hash tag, one slot of a cluster). Time is the
- * server's own. Numbers are written by `%.0f`: Lua's own conversion (%.14g) would lose units of virtual time.
+ * server's own. Most of what a call takes is Lua's, so records are packed, lists are flat, numbers stay numbers (the server writes whole ones as they are, where Lua's own conversion,
+ * `%.14g`, would lose units of virtual time), and nothing is written that has not changed (docs/rfd/0019-shared-permits.md).
  *
- * KEYS: pool, a hash (`era`, `capacity`, `learning` until when, the times of the three levels); replicas, a hash (a record each); times, a hash (flow -> virtual time). A flow
- * that is not there is at its level's time.
+ * KEYS: pool, packed (era, capacity, learning until when, the times of the three levels, when its keys were last given a day more, where the sweep of the times is); replicas, a hash
+ * (a record each); times, a hash (flow -> virtual time). A flow that is not there is at its level's time.
  * ARGV: replica, now or '', four times in ms (lease, waiting, placeholder, learning), capacity, whether it is new, permits for batch work, part, held, running, running batch
- * work, granted, number, name of the channels, pool, how many charges and heads; each charge (level, key, whether it has begun, charged before its start or '', units, credit); each
- * head (class, tenant, units of the next request for the tenant and for the class, queued).
+ * work, granted, number, name of the channels, pool, how many charges and heads; each charge (level from 1 to 3, flow, whether it has begun, charged before its start or '', units,
+ * credit); each head (class, 2 or 3, flow, units of the next request for the tenant and for the class, queued).
  * Replies era, capacity, granted, lost, whether permits are wanted, free, spare, whether it is learning; replicas, running, batch work and waiting elsewhere; the times of the
  * levels, of the classes, of the charges, of the heads.
  *
@@ -16,7 +17,7 @@
  * Published: the pool to `<channels>:wanted` when somebody waits, and to `<channels>:granted:<replica>` its grants, the number of its charges that count, the times of the
  * classes and of its heads without what it was promised itself, the pool.
  *
- * A record: nine numbers; heads (class, flow, two units, left); promises (class, flow, two units, grant).
+ * A record: the nine numbers below; heads (class, flow, two units, left); promises (class, flow, two units, grant), both flat; how many wait in its heads.
  */
 export const poolScript = `
 local me, at = ARGV[1], tonumber(ARGV[2])
@@ -29,253 +30,256 @@ for i = 3, 15 do n[i] = tonumber(ARGV[i]) end
 local leaseFor, waitingFor, placeFor, learnFor = n[3], n[4], n[5], n[6]
 local batchMax, part, number = n[9], n[10], n[15]
 local channel, pool, charges, heads = ARGV[16], ARGV[17], tonumber(ARGV[18]), tonumber(ARGV[19])
-local function whole(x) return string.format('%.0f', x) end
-local levels = {'classes', 'interactive', 'batch'}
+local LEASE, WAITING, PLACE, HELD, RUNNING, BATCH, GRANTED, SEEN, NUMBER, HEADS, PROMISED, LEFT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
+local format, max = string.format, math.max
+local function whole(x) return format('%.0f', x) end
 
-local p = redis.call('HMGET', KEYS[1], 'era', 'capacity', 'learning', 'classes', 'interactive', 'batch')
-local era, learning, time = p[1], tonumber(p[3] or 0), {}
-if not era then era, learning = whole(at), at + learnFor end
-local capacity = tonumber(p[2] or n[7])
+local kept = redis.call('GET', KEYS[1])
+local p = kept and cmsgpack.unpack(kept) or {whole(at), n[7], at + learnFor, 0, 0, 0, 0, '0'}
+local era, capacity, learning, time = p[1], p[2], p[3], {p[4], p[5], p[6]}
 if ARGV[8] == '1' then capacity = n[7] end
-for i, level in ipairs(levels) do time[level] = tonumber(p[3 + i] or 0) end
 
-local names = {'lease', 'waiting', 'place', 'held', 'running', 'batch', 'granted', 'seen', 'number'}
 local replicas, order, changed = {}, {}, {}
-local function split(text, mark)
-  local parts = {}
-  for part in string.gmatch(text, '[^' .. mark .. ']+') do parts[#parts + 1] = part end
-  return parts
-end
-local function read(text)
-  local r, lists = {heads = {}, promised = {}}, {}
-  for list in string.gmatch(text .. ';', '([^;]*);') do lists[#lists + 1] = list end
-  for i, x in ipairs(split(lists[1], ' ')) do r[names[i]] = tonumber(x) end
-  for i, x in ipairs(split(lists[2], ',')) do
-    local h = split(x, ' ')
-    r.heads[i] = {class = h[1], field = h[2], units = tonumber(h[3]), work = tonumber(h[4]), left = tonumber(h[5])}
-  end
-  for i, x in ipairs(split(lists[3], ',')) do
-    local h = split(x, ' ')
-    r.promised[i] = {class = h[1], field = h[2], units = tonumber(h[3]), work = tonumber(h[4]), grant = tonumber(h[5])}
-  end
-  return r
-end
-local function write(r)
-  local numbers, heads, promised = {}, {}, {}
-  for i, name in ipairs(names) do numbers[i] = whole(r[name]) end
-  for i, h in ipairs(r.heads) do heads[i] = table.concat({h.class, h.field, whole(h.units), whole(h.work), whole(h.left)}, ' ') end
-  for i, h in ipairs(r.promised) do promised[i] = table.concat({h.class, h.field, whole(h.units), whole(h.work), whole(h.grant)}, ' ') end
-  return table.concat(numbers, ' ') .. ';' .. table.concat(heads, ',') .. ';' .. table.concat(promised, ',')
-end
 local function confirm(r)
-  local open = {}
-  for i, h in ipairs(r.promised) do
-    if h.grant > r.seen then open[#open + 1] = h end
+  local all, seen, open = r[PROMISED], r[SEEN], {}
+  for i = 1, #all, 5 do
+    if all[i + 4] > seen then
+      local o = #open
+      open[o + 1], open[o + 2], open[o + 3], open[o + 4], open[o + 5] = all[i], all[i + 1], all[i + 2], all[i + 3], all[i + 4]
+    end
   end
-  r.promised = open
+  r[PROMISED] = open
 end
-local flat = redis.call('HGETALL', KEYS[2])
-for i = 1, #flat, 2 do
-  local name, r = flat[i], read(flat[i + 1])
-  if r.lease <= at then
+local packed = redis.call('HGETALL', KEYS[2])
+for i = 1, #packed, 2 do
+  local name, r = packed[i], cmsgpack.unpack(packed[i + 1])
+  if r[LEASE] <= at then
     redis.call('HDEL', KEYS[2], name)
   else
-    if r.waiting <= at then r.heads = {} end
-    if r.granted > r.seen and r.place <= at then r.seen = r.granted; confirm(r); changed[name] = true end
+    if r[WAITING] <= at then r[HEADS], r[LEFT] = {}, 0 end
+    if r[GRANTED] > r[SEEN] and r[PLACE] <= at then r[SEEN] = r[GRANTED]; confirm(r); changed[name] = true end
     replicas[name] = r
     order[#order + 1] = name
   end
 end
-
 local r, lost = replicas[me], 0
-local function waitingOf(x)
-  local waiting = 0
-  for i, h in ipairs(x.heads) do waiting = waiting + h.left end
-  return waiting
-end
-local wasWaiting = r and waitingOf(r) > 0
+local wasWaiting = r and r[LEFT] > 0
 if not r then
-  r = {granted = n[14], seen = n[14], number = 0, heads = {}, promised = {}}
+  r = {0, 0, 0, 0, 0, 0, n[14], n[14], 0, {}, {}, 0}
   replicas[me] = r
   order[#order + 1] = me
 end
 table.sort(order)
 changed[me] = true
-if n[14] < r.seen then lost = r.seen - n[14] else r.seen = n[14] end
-r.granted = math.max(r.granted, r.seen)
-r.lease, r.waiting, r.place = at + leaseFor, at + waitingFor, at + placeFor
-r.held, r.running, r.batch = n[11], n[12], n[13]
+if n[14] < r[SEEN] then lost = r[SEEN] - n[14] else r[SEEN] = n[14] end
+r[GRANTED] = max(r[GRANTED], r[SEEN])
+r[LEASE], r[WAITING], r[PLACE] = at + leaseFor, at + waitingFor, at + placeFor
+r[HELD], r[RUNNING], r[BATCH] = n[11], n[12], n[13]
 confirm(r)
-r.heads = {}
-local fields, first = {'classes:interactive', 'classes:batch'}, 20
-for i = 0, charges - 1 do fields[#fields + 1] = ARGV[first + 6 * i] .. ':' .. ARGV[first + 6 * i + 1] end
+local mine, fields, levelOf, left, begins = {}, {'classes:interactive', 'classes:batch'}, {1, 1}, 0, false
+r[HEADS] = mine
+local first = 20
 local firstHead = first + 6 * charges
-for i = 0, heads - 1 do
-  local o = firstHead + 5 * i
-  local field = ARGV[o] .. ':' .. ARGV[o + 1]
-  fields[#fields + 1] = field
-  r.heads[i + 1] = {class = ARGV[o], field = field, units = tonumber(ARGV[o + 2]), work = tonumber(ARGV[o + 3]), left = tonumber(ARGV[o + 4])}
+for i = 0, charges - 1 do
+  fields[3 + i], levelOf[3 + i] = ARGV[first + 6 * i + 1], tonumber(ARGV[first + 6 * i])
+  begins = begins or ARGV[first + 6 * i + 2] == '1'
 end
+for i = 0, heads - 1 do
+  local o, k = firstHead + 5 * i, 5 * i
+  local class, field = tonumber(ARGV[o]), ARGV[o + 1]
+  fields[#fields + 1], levelOf[#levelOf + 1] = field, class
+  local queued = tonumber(ARGV[o + 4])
+  mine[k + 1], mine[k + 2], mine[k + 3], mine[k + 4], mine[k + 5] = class, field, tonumber(ARGV[o + 2]), tonumber(ARGV[o + 3]), queued
+  left = left + queued
+end
+r[LEFT] = left
 local replied, waits = #fields, {}
-for i, name in ipairs(order) do
-  for k, h in ipairs(name ~= me and replicas[name].heads or {}) do
-    fields[#fields + 1] = h.field
-    if h.left > 0 then waits[h.field] = true; waits['classes:' .. h.class] = true end
+local asked = replied
+for i = 1, #order do
+  local list = order[i] ~= me and replicas[order[i]][HEADS] or {}
+  for k = 2, #list, 5 do asked = asked + 1; fields[asked] = list[k] end
+  for k = 1, begins and #list or 0, 5 do
+    if list[k + 4] > 0 then waits[list[k + 1]] = true; waits[list[k] == 2 and 'classes:interactive' or 'classes:batch'] = true end
   end
 end
 local found, value = redis.call('HMGET', KEYS[3], unpack(fields)), {}
-for i, field in ipairs(fields) do
-  if found[i] then value[field] = tonumber(found[i]) end
+for i = 1, asked do
+  if found[i] then value[fields[i]] = tonumber(found[i]) end
 end
-local function valueOf(level, field) return value[field] or time[level] end
-if number > r.number and charges > 0 then
+if number > r[NUMBER] and charges > 0 then
   local writes = {}
   for i = 0, charges - 1 do
     local o = first + 6 * i
-    local level, field = ARGV[o], fields[3 + i]
-    local v, units = valueOf(level, field), tonumber(ARGV[o + 4])
+    local level, field, units = levelOf[3 + i], fields[3 + i], tonumber(ARGV[o + 4])
+    local v = value[field] or time[level]
     if ARGV[o + 2] == '1' and v < time[level] and not waits[field] then v = time[level] end
-    if ARGV[o + 3] ~= '' then time[level] = math.max(time[level], v + tonumber(ARGV[o + 3])) end
-    if units < 0 then value[field] = math.max(v + units, math.min(v, time[level] - tonumber(ARGV[o + 5])))
+    if ARGV[o + 3] ~= '' then time[level] = max(time[level], v + tonumber(ARGV[o + 3])) end
+    if units < 0 then value[field] = max(v + units, math.min(v, time[level] - tonumber(ARGV[o + 5])))
     else value[field] = v + units end
     writes[#writes + 1] = field
-    writes[#writes + 1] = whole(value[field])
+    writes[#writes + 1] = value[field]
   end
   redis.call('HSET', KEYS[3], unpack(writes))
 end
-r.number = math.max(number, r.number)
+r[NUMBER] = max(number, r[NUMBER])
 
-if math.max(time.classes, time.interactive, time.batch) > 2 ^ 50 then
+if max(time[1], time[2], time[3]) > 2 ^ 50 then
   redis.call('DEL', KEYS[3])
-  era, value = whole(at), {}
-  for i, level in ipairs(levels) do time[level] = 0 end
-  for i, name in ipairs(order) do replicas[name].heads, replicas[name].promised = {}, {}; changed[name] = true end
+  era, value, time = whole(at), {}, {0, 0, 0}
+  for i = 1, #order do replicas[order[i]][HEADS], replicas[order[i]][PROMISED], replicas[order[i]][LEFT] = {}, {}, 0; changed[order[i]] = true end
 end
 
 local promised = {}
-local function promise(h)
-  promised[h.field] = (promised[h.field] or 0) + h.units
-  local class = 'classes:' .. h.class
-  promised[class] = (promised[class] or 0) + h.work
+local function promise(class, field, units, work)
+  promised[field] = (promised[field] or 0) + units
+  local level = class == 2 and 'classes:interactive' or 'classes:batch'
+  promised[level] = (promised[level] or 0) + work
 end
-for i, name in ipairs(order) do
-  for k, h in ipairs(replicas[name].promised) do
-    if name ~= me then promise(h) end
-  end
+for i = 1, #order do
+  local list = order[i] ~= me and replicas[order[i]][PROMISED] or {}
+  for k = 1, #list, 5 do promise(list[k], list[k + 1], list[k + 2], list[k + 3]) end
 end
 local replies = {}
 for i = 1, replied do
   local field = fields[i]
-  replies[i] = whole(valueOf(string.match(field, '^%a+'), field) + (promised[field] or 0))
+  replies[i] = (value[field] or time[levelOf[i]]) + (promised[field] or 0)
 end
-for k, h in ipairs(r.promised) do promise(h) end
+local own = r[PROMISED]
+for k = 1, #own, 5 do promise(own[k], own[k + 1], own[k + 2], own[k + 3]) end
+
+local function permitsOf(x) return x[HELD] + x[GRANTED] - x[SEEN] end
 local isLearning, used, batch = at < learning, 0, 0
-for i, name in ipairs(order) do
-  used = used + replicas[name].held + replicas[name].granted - replicas[name].seen
-  batch = batch + replicas[name].batch
+for i = 1, #order do
+  local x = replicas[order[i]]
+  used = used + permitsOf(x)
+  batch = batch + x[BATCH]
 end
 local free = capacity - used
-local function permitsOf(x) return x.held + x.granted - x.seen end
-local function mayHave(name) return not isLearning or (name == me and permitsOf(r) < part) end
-local function tagOf(level, field) return valueOf(level, field) + (promised[field] or 0) end
-local function nextOf(class)
-  local best, bestTag, bestName
-  for i, name in ipairs(order) do
-    for k, h in ipairs(mayHave(name) and replicas[name].heads or {}) do
-      if h.class == class and h.left > 0 then
-        local tag = tagOf(class, h.field)
-        local isFirst = not best or tag < bestTag
-        if isFirst or (tag == bestTag and permitsOf(replicas[name]) < permitsOf(replicas[bestName])) then best, bestTag, bestName = h, tag, name end
+local function tagOf(level, field) return (value[field] or time[level]) + (promised[field] or 0) end
+-- Of each class the place of its next head, its time, its replica.
+local function nextOfBoth()
+  local best, bestTag, bestOf = {}, {}, {}
+  for i = 1, #order do
+    local name = order[i]
+    local x = replicas[name]
+    if x[LEFT] > 0 and (not isLearning or (name == me and permitsOf(r) < part)) then
+      local list = x[HEADS]
+      for k = 1, #list, 5 do
+        if list[k + 4] > 0 then
+          local class, field = list[k], list[k + 1]
+          local tag, least = (value[field] or time[class]) + (promised[field] or 0), bestTag[class]
+          if not least or tag < least or (tag == least and permitsOf(x) < permitsOf(replicas[bestOf[class]])) then
+            best[class], bestTag[class], bestOf[class] = k, tag, name
+          end
+        end
       end
     end
   end
-  return best, bestName
+  return best, bestOf
 end
 local told = {}
 while free > 0 do
-  local h, name = nextOf('interactive')
-  if batch < batchMax then
-    local other, otherName = nextOf('batch')
-    if other and (not h or tagOf('classes', fields[2]) < tagOf('classes', fields[1])) then h, name = other, otherName end
-  end
-  if not h then break end
+  local best, bestOf = nextOfBoth()
+  local class = best[2] and 2
+  if best[3] and batch < batchMax and (not class or tagOf(1, 'classes:batch') < tagOf(1, 'classes:interactive')) then class = 3 end
+  if not class then break end
+  local k, name = best[class], bestOf[class]
   local x = replicas[name]
-  h.left = h.left - 1
-  x.granted = x.granted + 1
-  x.place = at + placeFor
-  x.promised[#x.promised + 1] = {class = h.class, field = h.field, units = h.units, work = h.work, grant = x.granted}
-  promise(h)
-  if h.class == 'batch' then x.batch = x.batch + 1; batch = batch + 1 end
+  local list, kept = x[HEADS], x[PROMISED]
+  local o = #kept
+  list[k + 4] = list[k + 4] - 1
+  x[LEFT] = x[LEFT] - 1
+  x[GRANTED] = x[GRANTED] + 1
+  x[PLACE] = at + placeFor
+  kept[o + 1], kept[o + 2], kept[o + 3], kept[o + 4], kept[o + 5] = list[k], list[k + 1], list[k + 2], list[k + 3], x[GRANTED]
+  promise(list[k], list[k + 1], list[k + 2], list[k + 3])
+  if list[k] == 3 then x[BATCH] = x[BATCH] + 1; batch = batch + 1 end
   free = free - 1
   changed[name] = true
   if name ~= me then told[name] = true end
 end
 
-local waiting, unused, elsewhere = 0, free, {running = 0, batch = 0, waiting = 0}
-local idleElsewhere = 0
-for i, name in ipairs(order) do
-  local x = replicas[name]
-  local left, idle = waitingOf(x), math.max(0, permitsOf(x) - x.running)
-  waiting = waiting + left
+local waiting, unused, elsewhereRunning, elsewhereBatch, elsewhereWaiting, idleElsewhere = 0, free, 0, 0, 0, 0
+for i = 1, #order do
+  local x = replicas[order[i]]
+  local idle = max(0, permitsOf(x) - x[RUNNING])
+  waiting = waiting + x[LEFT]
   unused = unused + idle
-  if name ~= me then
-    elsewhere.running = elsewhere.running + x.running
-    elsewhere.batch = elsewhere.batch + x.batch
-    elsewhere.waiting = elsewhere.waiting + left
+  if x ~= r then
+    elsewhereRunning = elsewhereRunning + x[RUNNING]
+    elsewhereBatch = elsewhereBatch + x[BATCH]
+    elsewhereWaiting = elsewhereWaiting + x[LEFT]
     idleElsewhere = idleElsewhere + idle
   end
 end
 local spare = 0
 if waiting == 0 and free > 0 then
   spare = math.ceil(unused / #order)
-  local more = math.min(free, spare - math.max(0, permitsOf(r) - r.running))
+  local more = math.min(free, spare - max(0, permitsOf(r) - r[RUNNING]))
   if isLearning then more = math.min(more, part - permitsOf(r)) end
-  if more > 0 then r.granted = r.granted + more; free = free - more end
+  if more > 0 then r[GRANTED] = r[GRANTED] + more; free = free - more end
 elseif waiting == 0 and unused > 0 then
   spare = math.ceil(unused / #order)
 end
 local isOver = free < 0
-local isWaiting = waitingOf(r) > 0
+local isWaiting = r[LEFT] > 0
 if (isWaiting and (not wasWaiting or idleElsewhere > 0)) or (ARGV[8] == '1' and isOver) then
-  for i, name in ipairs(order) do
-    local x = replicas[name]
-    if name ~= me and x.running < permitsOf(x) then x.running = permitsOf(x); changed[name] = true end
+  for i = 1, #order do
+    local x = replicas[order[i]]
+    if x ~= r and x[RUNNING] < permitsOf(x) then x[RUNNING] = permitsOf(x); changed[order[i]] = true end
   end
   redis.call('PUBLISH', channel .. ':wanted', pool)
 end
 
-redis.call('HSET', KEYS[1], 'era', era, 'capacity', whole(capacity), 'learning', whole(learning),
-  'classes', whole(time.classes), 'interactive', whole(time.interactive), 'batch', whole(time.batch))
-for i, name in ipairs(order) do
-  if changed[name] then redis.call('HSET', KEYS[2], name, write(replicas[name])) end
+local writes = {}
+for i = 1, #order do
+  local name = order[i]
+  local x = replicas[name]
+  if changed[name] then
+    writes[#writes + 1] = name
+    writes[#writes + 1] = cmsgpack.pack(x)
+  end
   if told[name] then
-    local x = replicas[name]
-    local own, times = {}, {}
-    for k, h in ipairs(x.promised) do
-      own[h.field] = (own[h.field] or 0) + h.units
-      own['classes:' .. h.class] = (own['classes:' .. h.class] or 0) + h.work
+    local list, others, said, shape = x[PROMISED], {}, {x[GRANTED], x[NUMBER]}, {'%.0f;%.0f;'}
+    for k = 1, #list, 5 do
+      local level = list[k] == 2 and 'classes:interactive' or 'classes:batch'
+      others[list[k + 1]] = (others[list[k + 1]] or 0) + list[k + 2]
+      others[level] = (others[level] or 0) + list[k + 3]
     end
-    local function add(level, field) times[#times + 1] = field .. '=' .. whole(tagOf(level, field) - (own[field] or 0)) end
-    add('classes', fields[1])
-    add('classes', fields[2])
-    for k, h in ipairs(x.heads) do add(h.class, h.field) end
-    redis.call('PUBLISH', channel .. ':granted:' .. name, table.concat({whole(x.granted), whole(x.number), table.concat(times, ','), pool}, ';'))
+    local function add(level, field)
+      local o = #said
+      said[o + 1], said[o + 2] = field, tagOf(level, field) - (others[field] or 0)
+      shape[#shape + 1] = #shape == 1 and '%s=%.0f' or ',%s=%.0f'
+    end
+    add(1, 'classes:interactive')
+    add(1, 'classes:batch')
+    list = x[HEADS]
+    for k = 1, #list, 5 do add(list[k], list[k + 1]) end
+    redis.call('PUBLISH', channel .. ':granted:' .. name, format(table.concat(shape), unpack(said)) .. ';' .. pool)
   end
 end
-if redis.call('HLEN', KEYS[3]) > 1000 then
-  local cursor = redis.call('HGET', KEYS[1], 'cursor') or '0'
+redis.call('HSET', KEYS[2], unpack(writes))
+local flows, cursor = redis.call('HLEN', KEYS[3]), p[8]
+if flows > 1000 then
   local swept = redis.call('HSCAN', KEYS[3], cursor, 'COUNT', 32)
+  local levels = {classes = 1, interactive = 2, batch = 3}
   for i = 1, #swept[2], 2 do
     local field = swept[2][i]
-    local level = string.match(field, '^%a+')
-    if not value[field] and tonumber(swept[2][i + 1]) <= time[level] then redis.call('HDEL', KEYS[3], field) end
+    if not value[field] and tonumber(swept[2][i + 1]) <= time[levels[string.match(field, '^%a+')]] then redis.call('HDEL', KEYS[3], field) end
   end
-  redis.call('HSET', KEYS[1], 'cursor', swept[1])
+  cursor = swept[1]
 end
-for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], 86400000) end
+local isDue = not kept or at - p[7] >= 3600000 or #packed == 0 or (charges > 0 and flows <= charges)
+if isDue or capacity ~= p[2] or era ~= p[1] or time[1] ~= p[4] or time[2] ~= p[5] or time[3] ~= p[6] or cursor ~= p[8] then
+  redis.call('SET', KEYS[1], cmsgpack.pack({era, capacity, learning, time[1], time[2], time[3], isDue and at or p[7], cursor}), 'PX', 86400000)
+end
+if isDue then
+  redis.call('PEXPIRE', KEYS[2], 86400000)
+  redis.call('PEXPIRE', KEYS[3], 86400000)
+end
 
-local reply = {era, whole(capacity), whole(r.granted), whole(lost), (elsewhere.waiting > 0 or isOver) and '1' or '0', whole(math.max(0, free)), whole(spare),
-  isLearning and '1' or '0', whole(#order - 1), whole(elsewhere.running), whole(elsewhere.batch), whole(elsewhere.waiting)}
-for i, level in ipairs(levels) do reply[#reply + 1] = whole(time[level]) end
-for i = 1, replied do reply[#reply + 1] = replies[i] end
+local reply = {era, capacity, r[GRANTED], lost, (elsewhereWaiting > 0 or isOver) and 1 or 0, max(0, free), spare,
+  isLearning and 1 or 0, #order - 1, elsewhereRunning, elsewhereBatch, elsewhereWaiting, time[1], time[2], time[3]}
+local o = #reply
+for i = 1, replied do reply[o + i] = replies[i] end
 return reply`;

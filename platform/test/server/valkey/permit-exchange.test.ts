@@ -128,7 +128,13 @@ describe('keys', () => {
     const charges = [{ level: 'interactive' as const, key: 'acme', hasBegun: true, startedAfter: 0, units: 5, creditMax: 0 }];
     await exchange.exchange(statement({ poolId: 'gpt {4} o', number: 1, charges, heads: [head('acme')] }));
     const keys = await connection.send<readonly string[]>(['KEYS', '*']);
-    expect(keys.toSorted()).toEqual(['p:{p:gpt {4} o}:pool', 'p:{p:gpt {4} o}:replicas', 'p:{p:gpt {4} o}:times']);
+    expect(keys.toSorted()).toEqual(['p:2:{p:gpt {4} o}:pool', 'p:2:{p:gpt {4} o}:replicas', 'p:2:{p:gpt {4} o}:times']);
+    for (const key of keys) expect(await connection.send<number>(['PTTL', key])).toBeGreaterThan(80_000_000);
+    await exchange.leave('gpt {4} o');
+    // Gone with its last replica, and made anew.
+    await connection.send(['DEL', 'p:2:{p:gpt {4} o}:times']);
+    await exchange.exchange(statement({ poolId: 'gpt {4} o', number: 2 }));
+    await exchange.exchange(statement({ poolId: 'gpt {4} o', number: 3, charges }));
     for (const key of keys) expect(await connection.send<number>(['PTTL', key])).toBeGreaterThan(80_000_000);
     await exchange.leave('gpt {4} o');
     await cluster.stop();
@@ -146,6 +152,6 @@ describe('keys', () => {
     }
     await exchange.exchange(statement({ number: 10_000, charges: [{ ...charge, key: 'late', units: 5, startedAfter: 1_000 }] }));
     for (let number = 0; number < 200; number++) await exchange.exchange(statement({ number: 10_000 }));
-    expect(await connection.send<number>(['HLEN', `${prefix}:{p:pool}:times`])).toBeLessThanOrEqual(1_001);
+    expect(await connection.send<number>(['HLEN', `${prefix}:2:{p:pool}:times`])).toBeLessThanOrEqual(1_001);
   });
 });
