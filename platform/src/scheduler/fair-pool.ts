@@ -8,7 +8,7 @@ import type { ClassFlow, TenantFlow, UserFlow } from './flow.ts';
 import { FlowTree } from './flow-tree.ts';
 import type { Interactions } from './interactions.ts';
 import type { PoolHead, PoolShare, SharedFairPool, SharedLevel } from './pool-share.ts';
-import { type ActualTokens, type CostRule, costSoFar, finalCost, saneWeight } from './service-cost.ts';
+import { type ActualTokens, type CostRule, costSoFar, expectedCost, finalCost, saneWeight, unitsOf } from './service-cost.ts';
 import { ServiceRate } from './service-rate.ts';
 import type { WaitingLine } from './waiting-line.ts';
 
@@ -134,6 +134,10 @@ export class FairPool implements RequestOwner, SharedFairPool {
     request.mode = 'ended';
     this.#tree.withdraw(request);
     this.#share?.changed();
+  }
+
+  expectedUnits(ticket: Ticket): number {
+    return unitsOf(expectedCost(this.#parts.rule, ticket), 1);
   }
 
   reportOutput(request: FairRequest): void {

@@ -12,7 +12,7 @@ import { type Flow, FlowLevel } from './flow-level.ts';
 import { countShared, sessionPlaceOf, sharedSessionPlace, userPlaceOf } from './flow-places.ts';
 import type { Interactions } from './interactions.ts';
 import type { FlowCharge, PoolHead, SharedLevel } from './pool-share.ts';
-import { type CostRule, costSoFar, expectedCost, unitsOf, unitsPerCost } from './service-cost.ts';
+import { type CostRule, costSoFar, unitsOf, unitsPerCost } from './service-cost.ts';
 import type { WaitingLine } from './waiting-line.ts';
 
 export interface TreeParts {
@@ -79,8 +79,7 @@ export class FlowTree {
     const tenant = work.tenants.obtain(ticket.tenantId);
     const user = tenant.users.obtain(userPlaceOf(tenant, ticket.user));
     const session = user.sessions.obtain(sessionPlaceOf(user, ticket.session));
-    const expectedUnits = unitsOf(expectedCost(this.#parts.rule, ticket), 1);
-    const request = new FairRequest(ticket, { owner, session, arrivedAtMs: nowMs, expectedUnits });
+    const request = new FairRequest(ticket, { owner, session, arrivedAtMs: nowMs });
     weigh(work, tenant, request.weight);
     return request;
   }
@@ -231,11 +230,12 @@ export class FlowTree {
     if (time === 'first') session.append(request);
     else session.insert(request);
     if (session.key === sharedSessionPlace && request.ticket.session !== undefined) countShared(user, request.ticket.session, 1);
+    const { expectedUnits } = request;
     work.queued++;
     tenant.queued++;
-    tenant.backlogUnits += request.expectedUnits;
+    tenant.backlogUnits += expectedUnits;
     user.queued++;
-    user.backlogUnits += request.expectedUnits;
+    user.backlogUnits += expectedUnits;
     this.#queued++;
     this.#parts.line.add(request);
     if (session.heapIndex < 0) user.sessions.startWaiting(session, time, aheadUnits);
@@ -271,10 +271,11 @@ export class FlowTree {
     const { tenant } = user;
     session.remove(request);
     if (session.key === sharedSessionPlace && request.ticket.session !== undefined) countShared(user, request.ticket.session, -1);
+    const { expectedUnits } = request;
     user.queued--;
-    user.backlogUnits -= request.expectedUnits;
+    user.backlogUnits -= expectedUnits;
     tenant.queued--;
-    tenant.backlogUnits -= request.expectedUnits;
+    tenant.backlogUnits -= expectedUnits;
     tenant.work.queued--;
     this.#queued--;
     this.#parts.line.remove(request);

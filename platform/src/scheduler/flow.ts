@@ -7,8 +7,6 @@ import { type Flow, FlowLevel } from './flow-level.ts';
 export interface Linked<Request> {
   before: Request | undefined;
   behind: Request | undefined;
-  /** Cost we expect of it, in units at weight 1. */
-  readonly expectedUnits: number;
   readonly arrivedAtMs: number;
 }
 
