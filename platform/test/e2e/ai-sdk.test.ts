@@ -1,25 +1,22 @@
 /** The unchanged OpenAI SDK and a real Bulkhead, with Google's and Amazon's APIs behind the AI SDK's packages: configured in two lines each, priced, apart by tenant. */
-import OpenAI from 'openai';
+import type OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createRecordingFetch } from '../conformance/recording-fetch.ts';
 import { bedrockSecret } from '../support/bedrock-upstream.ts';
 import { geminiFailure, geminiKey, generating } from '../support/gemini-upstream.ts';
-import { type RunningBulkhead, startBulkhead } from '../support/running-bulkhead.ts';
+import { openProviderWorld, type ProviderWorld } from '../support/provider-world.ts';
 import { answer, ScriptedUpstream } from '../support/scripted-upstream.ts';
 
-const adminToken = 'admin-token-of-the-ai-sdk-test';
 const hello: OpenAI.ChatCompletionMessageParam[] = [{ role: 'user', content: 'hello' }];
 const tools: OpenAI.ChatCompletionTool[] = [
   { type: 'function', function: { name: 'weather', parameters: { type: 'object', properties: {} } } },
 ];
 
 let upstream: ScriptedUpstream;
-let bulkhead: RunningBulkhead;
-const keys = new Map<string, string>();
+let world: ProviderWorld;
+let openai: ProviderWorld['openai'];
+let plainOpenai: ProviderWorld['plainOpenai'];
 
 const configuration = (baseUrl: string) => `
-auth: { adminToken: ${adminToken} }
-tiers: { test: { weight: 1 } }
 providers:
   - { id: google, kind: ai-sdk, package: "@ai-sdk/google", baseUrl: "${baseUrl}", apiKey: ${geminiKey} }
   - { id: amazon, kind: ai-sdk, package: "@ai-sdk/amazon-bedrock", baseUrl: "${baseUrl}",
@@ -29,34 +26,15 @@ models:
   - { id: either, deployments: [ { provider: google, model: gemini-2.5-flash }, { provider: amazon, model: "amazon.nova-lite-v1:0" } ] }
 `;
 
-async function admin(path: string, body: unknown) {
-  const headers = { authorization: `Bearer ${adminToken}`, 'content-type': 'application/json' };
-  const sent = await fetch(`${bulkhead.baseUrl}/admin/v1${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
-  return (await sent.json()) as Record<string, unknown>;
-}
-
 beforeAll(async () => {
   upstream = await ScriptedUpstream.start(generating([{ text: 'hi' }]));
-  bulkhead = await startBulkhead({ config: configuration(upstream.baseUrl) });
-  for (const id of ['acme', 'globex']) {
-    await admin('/tenants', { id, tier: 'test' });
-    keys.set(id, String((await admin(`/tenants/${id}/keys`, { name: 'k' }))['key']));
-  }
+  world = await openProviderWorld(configuration(upstream.baseUrl));
+  ({ openai, plainOpenai } = world);
 }, 120_000);
 afterAll(async () => {
-  await bulkhead[Symbol.asyncDispose]();
+  await world[Symbol.asyncDispose]();
   await upstream[Symbol.asyncDispose]();
 });
-
-/** Every answer and every event is checked against OpenAI's schema. */
-function openai(tenant = 'acme'): OpenAI {
-  const { fetch } = createRecordingFetch();
-  return new OpenAI({ baseURL: `${bulkhead.baseUrl}/v1`, apiKey: keys.get(tenant) ?? '', fetch, maxRetries: 0 });
-}
-
-function plainOpenai(): OpenAI {
-  return new OpenAI({ baseURL: `${bulkhead.baseUrl}/v1`, apiKey: keys.get('acme') ?? '', maxRetries: 0 });
-}
 
 describe('the unchanged OpenAI SDK', () => {
   it('chats with Gemini, and is priced for what was cached and thought', async () => {
@@ -126,8 +104,8 @@ describe('the unchanged OpenAI SDK', () => {
     expect(begun[0]).toBe(begun[2]);
     expect(begun[0]).not.toBe(begun[1]);
     expect(JSON.stringify(upstream.received.map(({ body }) => body))).not.toMatch(/ann@example|acme|globex/);
-    expect(bulkhead.log()).not.toContain(geminiKey);
-    expect(bulkhead.log()).not.toContain(bedrockSecret);
+    expect(world.bulkhead.log()).not.toContain(geminiKey);
+    expect(world.bulkhead.log()).not.toContain(bedrockSecret);
   });
 });
 

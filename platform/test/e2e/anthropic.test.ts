@@ -1,8 +1,7 @@
 /** The unchanged OpenAI SDK, a real Bulkhead, and a server that speaks Anthropic's Messages API; and Anthropic's own SDK, which vouches for that server. */
 import Anthropic from '@anthropic-ai/sdk';
-import OpenAI from 'openai';
+import type OpenAI from 'openai';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createRecordingFetch } from '../conformance/recording-fetch.ts';
 import {
   answeringWith,
   errorBody,
@@ -15,10 +14,9 @@ import {
   toolUseBlock,
   usageCounts,
 } from '../support/anthropic-upstream.ts';
-import { type RunningBulkhead, startBulkhead } from '../support/running-bulkhead.ts';
+import { openProviderWorld, type ProviderWorld } from '../support/provider-world.ts';
 import { answer, eventStream, ScriptedUpstream } from '../support/scripted-upstream.ts';
 
-const adminToken = 'admin-token-of-the-anthropic-test';
 const tools: OpenAI.ChatCompletionTool[] = [
   { type: 'function', function: { name: 'weather', parameters: { type: 'object', properties: { city: { type: 'string' } } } } },
   { type: 'function', function: { name: 'today' } },
@@ -41,45 +39,25 @@ const cached = message([textBlock('From the cache.')], {
 });
 
 let upstream: ScriptedUpstream;
-let bulkhead: RunningBulkhead;
-const keys = new Map<string, string>();
+let world: ProviderWorld;
+let openai: ProviderWorld['openai'];
+let plainOpenai: ProviderWorld['plainOpenai'];
 
 const configuration = (baseUrl: string) => `
-auth: { adminToken: ${adminToken} }
-tiers: { test: { weight: 1 } }
 providers: [ { id: claude, kind: anthropic, baseUrl: "${baseUrl}", apiKey: ${secretKey}, promptCache: true } ]
 models:
   - { id: claude, deployments: [ { provider: claude, model: claude-sonnet-4-5 } ], outputTokensMax: 2000 }
 `;
 
-async function admin(path: string, body: unknown) {
-  const headers = { authorization: `Bearer ${adminToken}`, 'content-type': 'application/json' };
-  const sent = await fetch(`${bulkhead.baseUrl}/admin/v1${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
-  return (await sent.json()) as Record<string, unknown>;
-}
-
 beforeAll(async () => {
   upstream = await ScriptedUpstream.start(answeringWith(message([textBlock('hi')])));
-  bulkhead = await startBulkhead({ config: configuration(upstream.baseUrl.replace(/\/v1$/, '')) });
-  for (const id of ['acme', 'globex']) {
-    await admin('/tenants', { id, tier: 'test' });
-    keys.set(id, String((await admin(`/tenants/${id}/keys`, { name: 'k' }))['key']));
-  }
+  world = await openProviderWorld(configuration(upstream.baseUrl.replace(/\/v1$/, '')));
+  ({ openai, plainOpenai } = world);
 }, 120_000);
 afterAll(async () => {
-  await bulkhead[Symbol.asyncDispose]();
+  await world[Symbol.asyncDispose]();
   await upstream[Symbol.asyncDispose]();
 });
-
-/** Every answer and every event is checked against OpenAI's schema. */
-function openai(tenant = 'acme'): OpenAI {
-  const { fetch } = createRecordingFetch();
-  return new OpenAI({ baseURL: `${bulkhead.baseUrl}/v1`, apiKey: keys.get(tenant) ?? '', fetch, maxRetries: 0 });
-}
-
-function plainOpenai(): OpenAI {
-  return new OpenAI({ baseURL: `${bulkhead.baseUrl}/v1`, apiKey: keys.get('acme') ?? '', maxRetries: 0 });
-}
 
 function anthropic(): Anthropic {
   return new Anthropic({ baseURL: upstream.baseUrl.replace(/\/v1$/, ''), apiKey: secretKey, maxRetries: 0 });
@@ -186,7 +164,7 @@ describe('the unchanged OpenAI SDK, through Bulkhead to Anthropic', () => {
   it('sees an overloaded provider as one that failed, whole, at once and in the middle', async () => {
     // It is asked again a second later, and two seconds after that; then it is left alone for a while, which an operator ends here.
     const ask = async (stream: boolean) => {
-      await admin('/deployments', { id: 'claude/claude-sonnet-4-5', to: 'auto' });
+      await world.admin('/deployments', { id: 'claude/claude-sonnet-4-5', to: 'auto' });
       return plainOpenai().chat.completions.create({ model: 'claude', messages: hello, stream });
     };
     upstream.answerWith(answer(529, errorBody('overloaded_error', 'Overloaded')));
@@ -198,7 +176,7 @@ describe('the unchanged OpenAI SDK, through Bulkhead to Anthropic', () => {
       for await (const chunk of (await ask(true)) as AsyncIterable<unknown>) expect(chunk).toBeDefined();
     };
     await expect(read()).rejects.toMatchObject({ code: 'upstream_error' });
-    await admin('/deployments', { id: 'claude/claude-sonnet-4-5', to: 'auto' });
+    await world.admin('/deployments', { id: 'claude/claude-sonnet-4-5', to: 'auto' });
   });
 
   it('shares no prompt cache and no end user with another tenant, and no name of a user leaves', async () => {
@@ -213,6 +191,6 @@ describe('the unchanged OpenAI SDK, through Bulkhead to Anthropic', () => {
     expect(sent[0]?.partition).not.toBe(sent[1]?.partition);
     expect(sent[0]?.user).not.toBe(sent[1]?.user);
     expect(JSON.stringify(upstream.received.map(({ body }) => body))).not.toMatch(/ann@example|acme|globex/);
-    expect(bulkhead.log()).not.toContain(secretKey);
+    expect(world.bulkhead.log()).not.toContain(secretKey);
   });
 });

@@ -1,4 +1,5 @@
 import type { LanguageModelV4GenerateResult } from '@ai-sdk/provider';
+import { chatCompletion } from '../../upstream/completion-answer.ts';
 import type { JsonObject } from '../../upstream/json-object.ts';
 import { assertNothingDropped, extraContentOf, finishReasonOf, usageOf } from './answer-values.ts';
 
@@ -23,24 +24,16 @@ export function completionOf(result: LanguageModelV4GenerateResult, { id, model,
         ]
       : [],
   );
-  const text = joined(result, 'text');
-  const reasoning = joined(result, 'reasoning');
-  const usage = usageOf(result.usage);
-  const message = {
-    role: 'assistant',
-    content: text === '' && calls.length > 0 ? null : text,
-    refusal: null,
-    ...(reasoning !== '' && { reasoning_content: reasoning }),
-    ...(calls.length > 0 && { tool_calls: calls }),
-  };
-  return {
+  return chatCompletion({
     id,
-    object: 'chat.completion',
-    created: createdSeconds,
     model,
-    choices: [{ index: 0, message, logprobs: null, finish_reason: finishReasonOf(result.finishReason) }],
-    ...(usage !== undefined && { usage }),
-  };
+    createdSeconds,
+    text: joined(result, 'text'),
+    reasoning: joined(result, 'reasoning'),
+    calls,
+    finishReason: finishReasonOf(result.finishReason),
+    usage: usageOf(result.usage),
+  });
 }
 
 function joined({ content }: LanguageModelV4GenerateResult, type: 'text' | 'reasoning'): string {

@@ -1,4 +1,5 @@
 /** A message of the Messages API -> a chat completion of OpenAI's, and the parts that streams share with it. */
+import { chatCompletion } from '../../upstream/completion-answer.ts';
 import { isObject, type JsonObject } from '../../upstream/json-object.ts';
 import { malformed } from '../../upstream/upstream-failures.ts';
 
@@ -8,25 +9,17 @@ export function completionOf(message: JsonObject, createdSeconds: number): JsonO
   if (typeof id !== 'string' || typeof model !== 'string' || !Array.isArray(content)) throw malformed('something else than a message');
   const blocks = content.filter(isObject);
   const calls = blocks.filter(({ type }) => type === 'tool_use').map(toolCallOf);
-  const text = joined(blocks, 'text');
-  const reasoning = joined(blocks, 'thinking');
-  const usage = usageOf(isObject(message['usage']) ? message['usage'] : {});
-  const answer = {
-    role: 'assistant',
-    content: text === '' && calls.length > 0 ? null : text,
-    refusal: null,
-    ...(reasoning !== '' && { reasoning_content: reasoning }),
-    ...(calls.length > 0 && { tool_calls: calls }),
-  };
-  return {
+  const completion = chatCompletion({
     id,
-    object: 'chat.completion',
-    created: createdSeconds,
     model,
-    choices: [{ index: 0, message: answer, logprobs: null, finish_reason: finishReasonOf(message['stop_reason']) }],
-    ...(usage !== undefined && { usage }),
-    ...serviceTierOf(message['usage']),
-  };
+    createdSeconds,
+    text: joined(blocks, 'text'),
+    reasoning: joined(blocks, 'thinking'),
+    calls,
+    finishReason: finishReasonOf(message['stop_reason']),
+    usage: usageOf(isObject(message['usage']) ? message['usage'] : {}),
+  });
+  return { ...completion, ...serviceTierOf(message['usage']) };
 }
 
 /**
