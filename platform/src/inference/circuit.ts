@@ -1,6 +1,7 @@
 /**
  * A circuit breaker (Nygard, Release It!, 2007): after failures on end nothing is sent for a while, then one call tries. What breaks the calls of one tenant
- * must not shut the model for all: one source alone needs four times as many failures, and any answer to anybody starts the count anew.
+ * must not shut the model for all: one source alone needs four times as many failures, and any answer to anybody starts the count anew. Streams that break in the
+ * middle count by themselves, because each of them has begun with an answer: until one comes to its end.
  */
 const failuresMin = 5;
 const failuresOfOneMin = 20;
@@ -8,10 +9,28 @@ const openMs = 2_000;
 const openMsMax = 60_000;
 const sourcesMax = 2;
 
-export class Circuit {
-  #failures = 0;
+/** Failures on end, and whose. */
+class Failures {
+  #count = 0;
   readonly #sources = new Set<string>();
-  /** How often it has opened without an answer in between. */
+
+  /** Whether that was one too many. */
+  add(source: string): boolean {
+    this.#count++;
+    if (this.#sources.size < sourcesMax) this.#sources.add(source);
+    return this.#count >= (this.#sources.size < sourcesMax ? failuresOfOneMin : failuresMin);
+  }
+
+  clear(): void {
+    this.#count = 0;
+    this.#sources.clear();
+  }
+}
+
+export class Circuit {
+  readonly #failures = new Failures();
+  readonly #breaks = new Failures();
+  /** How often it has opened without a whole answer in between. */
   #opened = 0;
   #opensAgainAtMs = Number.NEGATIVE_INFINITY;
   #mode: 'closed' | 'open' = 'closed';
@@ -27,22 +46,29 @@ export class Circuit {
     return this.#opensAgainAtMs;
   }
 
+  /** A whole answer, or a stream that has come to its end. */
   answered(): void {
-    this.#failures = 0;
-    this.#sources.clear();
+    this.began();
+    this.#breaks.clear();
     this.#opened = 0;
+  }
+
+  /** A stream has shown its first events. */
+  began(): void {
+    this.#failures.clear();
     this.#mode = 'closed';
   }
 
-  /** `source`: an opaque name of who asked. */
+  /** Before its first byte. `source`: an opaque name of who asked. */
   failed(nowMs: number, source: string): void {
     if (this.#mode === 'open') {
       if (nowMs >= this.#opensAgainAtMs) this.open(nowMs);
-      return;
-    }
-    this.#failures++;
-    if (this.#sources.size < sourcesMax) this.#sources.add(source);
-    if (this.#failures >= (this.#sources.size < sourcesMax ? failuresOfOneMin : failuresMin)) this.open(nowMs);
+    } else if (this.#failures.add(source)) this.open(nowMs);
+  }
+
+  /** A stream, after it had begun. */
+  broke(nowMs: number, source: string): void {
+    if (this.#breaks.add(source) && this.#mode === 'closed') this.open(nowMs);
   }
 
   /** For at least `forMs`; twice as long each time until an answer comes. */

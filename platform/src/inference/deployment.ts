@@ -191,12 +191,13 @@ export class Deployment {
     });
   }
 
-  /** It answered, or began to. */
+  /** It answered, or began to: then `firstEventMs` is set. */
   answered(slot: DeploymentSlot, { quota, firstEventMs }: Answered): void {
     const nowMs = this.#clock.monotonicMs();
     this.#answers++;
     this.#refusalsOnEnd = 0;
-    this.#circuit.answered();
+    if (firstEventMs === undefined) this.#circuit.answered();
+    else this.#circuit.began();
     this.#limit.answered(slot.wasFull);
     if (firstEventMs !== undefined && this.#inFlight * 2 >= this.#limit.value) {
       if (this.#latency.observe(firstEventMs, slot.size.inputTokens, nowMs)) this.#limit.slowed(nowMs);
@@ -208,6 +209,22 @@ export class Deployment {
   /** It refused a request as wrong: no answer, and no failure of its own. */
   reached(): void {
     this.#circuit.answered();
+    this.onChange();
+  }
+
+  /** A stream of it came to its end. */
+  completed(): void {
+    this.#circuit.answered();
+  }
+
+  /** A stream of it has broken in the middle. `source`: an opaque name of who asked. */
+  broke(error: unknown, source: string): void {
+    const nowMs = this.#clock.monotonicMs();
+    if (error instanceof UpstreamRefusal) this.#refused(error, nowMs);
+    else {
+      this.#failures++;
+      this.#circuit.broke(nowMs, source);
+    }
     this.onChange();
   }
 

@@ -22,7 +22,7 @@ const anyModel = {};
 class ScriptedProvider implements Provider {
   readonly id: string;
   readonly calls: ProviderCall[] = [];
-  script: (ErrorCode | 'concurrency' | 'account' | 'answer' | 'break' | 'empty' | 'wait')[] = [];
+  script: (ErrorCode | 'concurrency' | 'account' | 'answer' | 'break' | 'empty' | 'wait' | 'whole')[] = [];
   retryAfterMs = 7_000;
   quota: QuotaReport | undefined;
   isClosed = false;
@@ -64,7 +64,7 @@ class ScriptedProvider implements Provider {
     if (step === 'upstream_rate_limited') throw new UpstreamRefusal('rate', { code: step, message, options });
     if (step === 'concurrency') throw new UpstreamRefusal(step, { code: 'upstream_rate_limited', message });
     if (step === 'account') throw new UpstreamRefusal(step, { code: 'upstream_misconfigured', message });
-    if (!['answer', 'break', 'empty'].includes(step)) throw new BulkheadError(step as ErrorCode, message);
+    if (!['answer', 'break', 'empty', 'whole'].includes(step)) throw new BulkheadError(step as ErrorCode, message);
     return step;
   }
 }
@@ -73,6 +73,7 @@ async function* eventsOf(step: string): AsyncGenerator<readonly CompletionEvent[
   if (step === 'empty') return;
   if (step === 'break') throw new BulkheadError('upstream_error', 'scripted');
   yield [{ json: '{"n":1}', parsed: { n: 1 } }];
+  if (step === 'whole') return;
   yield [{ json: '{"n":2}', parsed: { n: 2 } }];
   throw new BulkheadError('upstream_error', 'broke in the middle');
 }
@@ -433,6 +434,50 @@ describe('a circuit', () => {
     };
     await inference.complete(routeOf(inference, 'm'), { ...call, requeue }, signal);
     expect([a.calls.length, states(inference)]).toEqual([6, ['serving']]);
+  });
+
+  describe('for streams that break in the middle', () => {
+    const streamOf = async (inference: Inference, cacheSalt: string, read: 'all' | 'one' = 'all') => {
+      const { stream } = await inference.stream(routeOf(inference, 'm'), { ...call, cacheSalt }, signal);
+      for await (const _batch of stream.batches) if (read === 'one') return;
+    };
+    const broken = (inference: Inference, cacheSalt: string) =>
+      expect(streamOf(inference, cacheSalt)).rejects.toMatchObject({ message: 'broke in the middle' });
+    const stateOf = (inference: Inference) => inference.deployments()[0]?.state;
+
+    test('opens after five of several tenants, and for longer while none comes to its end', async () => {
+      const { clock, inference } = setUp(model('m', ['a', 'x']));
+      for (let count = 0; count < 4; count++) await broken(inference, `salt-${count % 2}`);
+      expect(stateOf(inference)).toBe('serving');
+      await broken(inference, 'salt-0');
+      expect(inference.deployments()[0]).toMatchObject({ state: 'broken', resumesInMs: 2_000, failures: 5 });
+      clock.advance(2_000);
+      // The one that tries begins well and breaks as well: that is one more, and no answer.
+      await broken(inference, 'salt-1');
+      expect(inference.deployments()[0]).toMatchObject({ state: 'broken', resumesInMs: 4_000 });
+    });
+
+    test('opens for one tenant alone after twenty', async () => {
+      const { inference } = setUp(model('m', ['a', 'x']));
+      for (let count = 0; count < 19; count++) await broken(inference, 'salt');
+      expect(stateOf(inference)).toBe('serving');
+      await broken(inference, 'salt');
+      expect(stateOf(inference)).toBe('broken');
+    });
+
+    test('counts anew after one that comes to its end or a whole answer, and counts none that its reader left', async () => {
+      const { a, inference } = setUp(model('m', ['a', 'x']));
+      for (let round = 0; round < 3; round++) {
+        for (let count = 0; count < 4; count++) await broken(inference, `salt-${count % 2}`);
+        if (round === 0) await inference.complete(routeOf(inference, 'm'), call, signal);
+        else {
+          a.script = ['whole'];
+          await streamOf(inference, 'salt-0');
+        }
+      }
+      for (let count = 0; count < 30; count++) await streamOf(inference, `salt-${count % 2}`, 'one');
+      expect(stateOf(inference)).toBe('serving');
+    });
   });
 
   test('is overruled by the operator', async () => {

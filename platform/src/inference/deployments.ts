@@ -15,7 +15,7 @@ import type { TierPolicy } from '../tenancy/tenant.ts';
 import { Deployment, type DeploymentOverride, type DeploymentSlot, type DeploymentSnapshot } from './deployment.ts';
 import { DeploymentPool, type PoolCapacity } from './deployment-pool.ts';
 import { type Placement, withFailover } from './failover.ts';
-import { LeasedStream } from './leased-stream.ts';
+import { LeasedStream, type StreamWatcher } from './leased-stream.ts';
 import { assignPools, deploymentKey } from './pools.ts';
 import type { Completion, CompletionStream, Provider, ProviderCall } from './provider.ts';
 import type { CallSize } from './quota-mirror.ts';
@@ -130,10 +130,20 @@ async function answerStream(placement: Routing, call: RoutedCall, clock: Clock):
   return withFailover(placement, async (deployment: Deployment, slot: DeploymentSlot) => {
     const sentAtMs = clock.monotonicMs();
     const stream = await deployment.provider.stream(callOf(call, deployment, placement), placement.signal);
-    const leased = await LeasedStream.open(stream, slot);
+    const leased = await LeasedStream.open(stream, slot, watcherOf(deployment, placement));
     deployment.answered(slot, { quota: stream.quota, firstEventMs: clock.monotonicMs() - sentAtMs });
     return { stream: leased, source: sourceOf(deployment) };
   });
+}
+
+/** A caller who has gone says nothing of the provider. */
+function watcherOf(deployment: Deployment, { signal, call }: Routing): StreamWatcher {
+  return {
+    completed: () => deployment.completed(),
+    broke: (error) => {
+      if (!signal.aborted && error instanceof BulkheadError) deployment.broke(error, call.cacheSalt ?? '');
+    },
+  };
 }
 
 function callOf({ body, requestId, cacheSalt }: RoutedCall, { upstreamModel }: Deployment, { model }: Routing): ProviderCall {

@@ -6,6 +6,12 @@ import type { CompletionEvent, CompletionStream } from './provider.ts';
 
 type Batch = readonly CompletionEvent[];
 
+/** Told how a stream ended that was read to its end. */
+export interface StreamWatcher {
+  completed(): void;
+  broke(error: unknown): void;
+}
+
 /**
  * A provider's stream that has shown its first events and holds its deployment's slot until it ends, however it ends.
  * Providers report overload as the first event as often as by status, so looking at it is what makes failover work.
@@ -15,24 +21,31 @@ export class LeasedStream implements CompletionStream {
   readonly #stream: CompletionStream;
   readonly #iterator: AsyncIterator<Batch>;
   readonly #slot: DeploymentSlot;
+  readonly #watcher: StreamWatcher;
   #first: Batch | undefined;
   #mode: 'unread' | 'reading' | 'ended' = 'unread';
 
-  private constructor(stream: CompletionStream, iterator: AsyncIterator<Batch>, first: Batch, slot: DeploymentSlot) {
+  private constructor(
+    stream: CompletionStream,
+    iterator: AsyncIterator<Batch>,
+    first: Batch,
+    held: { readonly slot: DeploymentSlot; readonly watcher: StreamWatcher },
+  ) {
     this.#stream = stream;
     this.#iterator = iterator;
     this.#first = first;
-    this.#slot = slot;
+    this.#slot = held.slot;
+    this.#watcher = held.watcher;
     this.batches = { [Symbol.asyncIterator]: () => this.#begin() };
   }
 
   /** Waits for the first events. On failure nothing is held but the slot, which stays the caller's. */
-  static async open(stream: CompletionStream, slot: DeploymentSlot): Promise<LeasedStream> {
+  static async open(stream: CompletionStream, slot: DeploymentSlot, watcher: StreamWatcher): Promise<LeasedStream> {
     const iterator = stream.batches[Symbol.asyncIterator]();
     try {
       const first = await iterator.next();
       if (first.done === true) throw new BulkheadError('upstream_error', 'The model provider ended the stream before it began.');
-      return new LeasedStream(stream, iterator, first.value, slot);
+      return new LeasedStream(stream, iterator, first.value, { slot, watcher });
     } catch (error) {
       await stream[Symbol.asyncDispose]();
       throw error;
@@ -70,11 +83,18 @@ export class LeasedStream implements CompletionStream {
         return { done: false, value: next.value };
       }
     } catch (error) {
+      // Whoever disposed of it has broken it.
+      if (this.#isReading) this.#watcher.broke(error);
       await this.#end();
       throw error;
     }
+    if (this.#isReading) this.#watcher.completed();
     await this.#end();
     return { done: true, value: undefined };
+  }
+
+  get #isReading(): boolean {
+    return this.#mode === 'reading';
   }
 
   /** Usage comes with the last event. */
