@@ -428,6 +428,9 @@ const givenBackUnsaid: History = [
   0,
 ];
 
+/** One permit takes a minute for the most that is drawn, and its holder may be killed. */
+const doneMs = 120_000;
+
 describe('whatever happens', () => {
   // Planted: a permit that is not given back when a request leaves; a grant counted by message and by answer; a capacity not held to.
   it('no permit is used twice, none is lost, and none lies idle while a request waits (invariant 23)', async () => {
@@ -467,12 +470,12 @@ describe('whatever happens', () => {
             for (let index = 0; index < count; index++) simulation.arrive(settledMs + atMs, job);
           }
           if (killAtMs !== null) simulation.at(settledMs + killAtMs, () => world.kill(2));
-          await simulation.run(60_000);
+          await simulation.run(doneMs);
           const rest = world.alive.map(poolOf);
           expect(rest.reduce((sum, { inFlight, queued }) => sum + inFlight + queued, 0)).toBe(0);
           // Everything there is can be had by one replica at once.
-          for (let index = 0; index < capacity; index++) simulation.arrive(60_000, { tenant: 'tenant0', input: 1, output: 300 });
-          await simulation.run(62_500);
+          for (let index = 0; index < capacity; index++) simulation.arrive(doneMs, { tenant: 'tenant0', input: 1, output: 300 });
+          await simulation.run(doneMs + 2_500);
           expect(poolOf(world.replicas[0] as (typeof world.replicas)[0]).inFlight).toBe(capacity);
         },
       ),
