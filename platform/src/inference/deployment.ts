@@ -219,24 +219,12 @@ export class Deployment {
 
   /** A stream of it has broken in the middle. `source`: an opaque name of who asked. */
   broke(error: unknown, source: string): void {
-    const nowMs = this.#clock.monotonicMs();
-    if (error instanceof UpstreamRefusal) this.#refused(error, nowMs);
-    else {
-      this.#failures++;
-      this.#circuit.broke(nowMs, source);
-    }
-    this.onChange();
+    this.#failed(error, (nowMs) => this.#circuit.broke(nowMs, source));
   }
 
-  /** It failed before its first byte. `source`: an opaque name of who asked. */
+  /** It failed before its first byte. */
   failed(error: unknown, source: string): void {
-    const nowMs = this.#clock.monotonicMs();
-    if (error instanceof UpstreamRefusal) this.#refused(error, nowMs);
-    else {
-      this.#failures++;
-      this.#circuit.failed(nowMs, source);
-    }
-    this.onChange();
+    this.#failed(error, (nowMs) => this.#circuit.failed(nowMs, source));
   }
 
   override(override: DeploymentOverride): void {
@@ -269,6 +257,16 @@ export class Deployment {
       failures: this.#failures,
       refusals: this.#refusals,
     };
+  }
+
+  #failed(error: unknown, count: (nowMs: number) => void): void {
+    const nowMs = this.#clock.monotonicMs();
+    if (error instanceof UpstreamRefusal) this.#refused(error, nowMs);
+    else {
+      this.#failures++;
+      count(nowMs);
+    }
+    this.onChange();
   }
 
   #refused({ limit, retryAfterMs, quota }: UpstreamRefusal, nowMs: number): void {

@@ -13,7 +13,6 @@ import { parseObject } from '../../upstream/json-object.ts';
 import { UpstreamConnection } from '../../upstream/upstream-connection.ts';
 import { malformed } from '../../upstream/upstream-failures.ts';
 import { openAiEvents } from './completion-events.ts';
-
 import { quotaOf } from './quota-headers.ts';
 import { failureInBody, failureOfStatus } from './reported-failures.ts';
 import { type CacheField, completionBody, embeddingsBody, streamBody } from './upstream-body.ts';
