@@ -328,14 +328,21 @@ describe('an answer', () => {
     expect(await streamed(eventStream(geminiEvent(blocked)))).toMatchObject({ content: '', finishReasons: ['content_filter'] });
   });
 
-  test('to what the package dropped is a refusal, whole and streamed', async () => {
+  test('to what the package would drop is a refusal before anything is sent, whole and streamed', async () => {
     // The model takes no penalties; the package leaves them out and warns.
     const call = chat({ frequency_penalty: 1 });
+    const before = upstream.received.length;
     expect(await failureOf(generating([{ text: 'an answer to another question' }]), gemini, call)).toMatchObject({
       code: 'unsupported_parameter',
       param: 'frequency_penalty',
     });
-    await vi.waitFor(() => expect(upstream.running).toBe(0), 1_000);
+    const warm = chat({ temperature: 1.5 }, { upstreamModel: 'eu.amazon.nova-lite-v1:0' });
+    expect(await failureOf(answer(200, converse('clamped')), bedrock, warm)).toMatchObject({
+      code: 'unsupported_parameter',
+      param: 'temperature',
+    });
+    // An answer that is refused would have been paid for, and charged to nobody.
+    expect(upstream.received).toHaveLength(before);
   });
 
   test('that ended by a mistake of the model has failed', async () => {
@@ -540,11 +547,14 @@ describe('embeddings', () => {
   });
 
   test('of which one fails have failed, and the others are called off', async () => {
+    const before = upstream.received.length;
+    let failing: (() => void | Promise<void>) | undefined;
+    // It fails when the others are there.
     upstream.answerWith(async (sentTo, request) => {
-      if (request.body['inputText'] === '2') await answer(503, { message: 'x' })(sentTo, request);
+      if (request.body['inputText'] === '2') failing = () => answer(503, { message: 'x' })(sentTo, request);
+      if (upstream.received.length === before + 4) await failing?.();
     });
     const call = chat({ input: ['1', '2', '3', '4', '5'] }, { upstreamModel: 'amazon.titan-embed-text-v2:0' });
-    const before = upstream.received.length;
     const startedMs = performance.now();
     await expect(bedrock.embed(call, never())).rejects.toMatchObject({ code: 'upstream_error' });
     // Those that hang would be given up after five seconds.

@@ -15,6 +15,7 @@ import { AnswerChunks } from './answer-chunks.ts';
 import { callOptions } from './call-options.ts';
 import { CallTransport } from './call-transport.ts';
 import { embeddingsOf } from './embeddings.ts';
+import { rehearse } from './rehearsal.ts';
 import { failureOfSdk, failureOfStatus } from './sdk-failures.ts';
 import { loadSdk, type OpenSdk, type SdkTraits, traitsOf } from './sdk-models.ts';
 import { type AnswerHead, completionOf } from './whole-answer.ts';
@@ -49,7 +50,7 @@ export class AiSdkProvider implements Provider {
 
   async complete(call: ProviderCall, signal: AbortSignal): Promise<Completion> {
     signal.throwIfAborted();
-    const options = callOptions(call, this.#traits);
+    const options = await this.#optionsOf(call, signal);
     const transport = this.#transport(signal, answerBytesMax);
     const model = this.#openSdk(transport.fetch).languageModel(call.upstreamModel);
     const result = await told(signal, () => model.doGenerate({ ...options, abortSignal: signal }));
@@ -59,7 +60,7 @@ export class AiSdkProvider implements Provider {
 
   async stream(call: ProviderCall, signal: AbortSignal): Promise<CompletionStream> {
     signal.throwIfAborted();
-    const options = callOptions(call, this.#traits);
+    const options = await this.#optionsOf(call, signal);
     const transport = this.#transport(signal, null);
     const model = this.#openSdk(transport.fetch).languageModel(call.upstreamModel);
     const { stream } = await told(signal, () => model.doStream({ ...options, abortSignal: signal }));
@@ -83,6 +84,13 @@ export class AiSdkProvider implements Provider {
   /** Ends every call that is still running. */
   async close(): Promise<void> {
     await this.#connection.close();
+  }
+
+  /** Nothing is sent, nor paid for, that the package would not say whole. */
+  async #optionsOf(call: ProviderCall, signal: AbortSignal) {
+    const options = callOptions(call, this.#traits);
+    await told(signal, () => rehearse(this.#openSdk, call.upstreamModel, options));
+    return options;
   }
 
   #transport(signal: AbortSignal, bytesMax: number | null): CallTransport {

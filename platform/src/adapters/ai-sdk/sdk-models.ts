@@ -11,8 +11,8 @@ export interface SdkModels {
   embeddingModel?(id: string): EmbeddingModelV4;
 }
 
-/** Models whose requests go through `fetch` and nowhere else. */
-export type OpenSdk = (fetch: typeof globalThis.fetch) => SdkModels;
+/** Models whose requests go through `fetch` and nowhere else; `apiKey` in the place of the configured credentials. */
+export type OpenSdk = (fetch: typeof globalThis.fetch, apiKey?: string) => SdkModels;
 
 export interface SdkTraits {
   /** Parameters of OpenAI's that the package would drop, or cannot keep the promise of. */
@@ -48,12 +48,13 @@ export function traitsOf(config: AiSdkProviderConfig): SdkTraits {
 /** Loads the package. Throws a ConfigError when it is not installed or of another kind. */
 export async function loadSdk(config: AiSdkProviderConfig): Promise<OpenSdk> {
   const create = factoryIn(await importPackage(config), config);
-  const { baseUrl: baseURL, apiKey, settings } = config;
+  const { baseUrl: baseURL, apiKey: configured, settings } = config;
   // They become headers, and a package would throw at each call.
-  if ([apiKey, ...Object.values(settings)].some((value) => typeof value === 'string' && /[^\x20-\x7e]/.test(value))) {
+  if ([configured, ...Object.values(settings)].some((value) => typeof value === 'string' && /[^\x20-\x7e]/.test(value))) {
     throw misconfigured(config, 'was given a key or a setting with a character that no header may have');
   }
-  const open: OpenSdk = (fetch) => create({ ...settings, ...(apiKey !== undefined && { apiKey }), baseURL, fetch }) as SdkModels;
+  const open: OpenSdk = (fetch, apiKey = configured) =>
+    create({ ...settings, ...(apiKey !== undefined && { apiKey }), baseURL, fetch }) as SdkModels;
   const version = versionOf(open);
   if (version === undefined) throw misconfigured(config, 'makes no provider with language models');
   if (version !== 'v4') throw misconfigured(config, `speaks the AI SDK's specification ${version} and not v4: install another version`);
